@@ -1,0 +1,119 @@
+"""What every provider file offers, and what it is given and answers.
+
+A provider is one module of this package that holds a `PROVIDER`. `registry.py` finds it; nothing else names it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Protocol
+from uuid import UUID
+
+from pydantic import BaseModel
+
+from tocsin.domain.delivery import Channel, Reason
+from tocsin.domain.plan import Priority
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One attempt at one delivery, with everything a provider needs."""
+
+    delivery: UUID
+    notification: UUID
+    event: UUID
+    step: int
+    attempt: int
+    channel: Channel
+    user: str
+    cid: str
+    address: str
+    """An email address or an E.164 number; for push the first token."""
+    tokens: tuple[str, ...]
+    """The device tokens of a push; empty on other channels."""
+    title: str | None
+    text: str
+    priority: Priority
+    event_type: str
+    name: str | None = None
+    locale: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+class OutcomeKind(StrEnum):
+    """A send ends in one of three ways, or nobody knows."""
+
+    SENT = "sent"
+    TEMPORARY = "temporary"
+    PERMANENT = "permanent"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How an attempt ended. `message` is the provider's text, cleaned of secrets and addresses, at most 512 characters."""
+
+    kind: OutcomeKind
+    reason: Reason | None = None
+    provider_id: str | None = None
+    provider_status: str | None = None
+    code: str | None = None
+    message: str | None = None
+    retry_after_s: float | None = None
+    segments: int | None = None
+    price: str | None = None
+    dead_tokens: tuple[str, ...] = ()
+    """Device tokens that the provider says will never work again."""
+
+
+class Sender(Protocol):
+    """A provider ready to send. Made on, and used from, one event loop."""
+
+    channel: Channel
+    provider: str
+    """The name shown: smtp, twilio, fcm; "sandbox" when it sends to the sandbox."""
+    configured: bool
+    """False without credentials or SDK: nothing is then sent and deliveries fail with `not_configured`."""
+    concurrency: int
+    """How many sends may be under way at once."""
+    timeout_s: float
+    """The longest that one `send` may take, whatever the provider does."""
+
+    async def send(self, message: Message) -> Outcome:
+        """Carry out one attempt. Never raises for what a provider does; an exception is a defect."""
+        ...
+
+    async def check(self) -> None:
+        """Log in without sending anything, for `tocsin doctor`. Raises SettingError with the mend."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of connections."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """How a provider is found and made. `section` is its table in settings.toml, such as "sms.twilio"."""
+
+    name: str
+    channel: Channel
+    section: str
+    settings: type[BaseModel]
+    build: Callable[[Any, BuildContext], Sender]
+
+
+@dataclass(frozen=True, slots=True)
+class BuildContext:
+    """What a provider may need beside its own settings."""
+
+    sandbox: bool
+    public_url: str | None
+    """Where providers reach Tocsin's callbacks, without a slash at the end; None when not reachable from outside."""
+    brand: str
+    """The name shown as the sender of mail."""
+    postal_address: str | None
+    emoji: Mapping[Priority, str]
+    """The SMS prefix by priority; empty for none."""

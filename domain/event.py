@@ -1,0 +1,109 @@
+"""What a caller posted: the event, as it is kept in Redis and in Postgres, and the people it is for."""
+
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict
+
+from tocsin.domain.delivery import Channel
+from tocsin.domain.plan import Priority, Step, Strategy
+
+
+class Source(StrEnum):
+    """Where an event came from (E1)."""
+
+    API_ACTION = "api_action"
+    WORKER_JOB = "worker_job"
+    DATABASE_TRIGGER = "database_trigger"
+    CRON_SCHEDULER = "cron_scheduler"
+
+
+class EventStatus(StrEnum):
+    """How far an event's fan-out is (F4); a later one supersedes an earlier one."""
+
+    PENDING = "PENDING"
+    PROCESSING = "PROCESSING"
+    COMPLETED = "COMPLETED"
+    FAILED = "FAILED"
+
+
+class Recipient(BaseModel):
+    """One person an event is for; contact details given inline count for this event only."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    email: str | None = None
+    phone: str | None = None
+    name: str | None = None
+    locale: str | None = None
+    timezone: str | None = None
+
+    @property
+    def inline(self) -> bool:
+        """Whether the caller gave contact details, so that no stored user is needed."""
+        return any((self.email, self.phone, self.name, self.locale, self.timezone))
+
+
+class Event(BaseModel):
+    """An accepted event with everything resolved: its strategy is the one followed, its steps those of the policy
+    version it began with, limited to its channels."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: UUID
+    type: str
+    source: Source
+    title: str | None
+    message: str
+    metadata: dict[str, Any]
+    channels: tuple[Channel, ...]
+    asked_strategy: Strategy | None
+    strategy: Strategy
+    priority: Priority
+    policy: str
+    steps: tuple[Step, ...]
+    mandatory: bool
+    sender: str
+    """The name of the API key that posted it."""
+    cid: str
+    """The correlation id of the request."""
+    accepted_ms: int
+    recipient_count: int
+    unknown_ids: tuple[str, ...] = ()
+    """The user ids asked for that are not known; counted and listed, never sent to."""
+
+
+class Contact(BaseModel):
+    """Where a person can be reached, and what they allow. `version` grows with every change of the stored user."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    email: str | None = None
+    phone: str | None = None
+    name: str | None = None
+    locale: str | None = None
+    timezone: str | None = None
+    tokens: tuple[str, ...] = ()
+    active: bool = True
+    opt_outs: tuple[str, ...] = ()
+    """What the person switched off (P1): "SMS" for a channel, "SMS@event.approval" for a channel and an event type."""
+    version: int = 0
+
+    def addresses(self) -> dict[Channel, str]:
+        """The address a channel would use; push shows the number of devices, never a token."""
+        found: dict[Channel, str] = {Channel.IN_APP: self.id}
+        if self.tokens:
+            found[Channel.PUSH] = f"{len(self.tokens)} device{'s' if len(self.tokens) > 1 else ''}"
+        if self.phone:
+            found[Channel.SMS] = self.phone
+        if self.email:
+            found[Channel.EMAIL] = self.email
+        return found
+
+    def overlaid(self, given: Recipient) -> "Contact":
+        """This contact with what a caller gave inline for one event in its place."""
+        details = given.model_dump(exclude={"id"}, exclude_none=True)
+        return self.model_copy(update=details)

@@ -1,0 +1,43 @@
+"""Ids are derived, never drawn: the same work done twice makes the same rows (docs/adr/0001).
+
+An event's id is a UUIDv7 of its start. The ids below it are UUIDv8: the event's 48-bit millisecond prefix and a BLAKE2b
+of what they stand for, keyed with the id above them, so that rows of one event lie together in every index and nobody
+who lacks the parent's id can guess a child's.
+"""
+
+import hashlib
+from uuid import UUID
+
+_PREFIX_BYTES = 6
+
+
+def event_id(start_ms: int, randomness: bytes) -> UUID:
+    """The UUIDv7 of an event that starts at `start_ms` (milliseconds since 1970), with 10 bytes of `randomness`."""
+    return _stamp(start_ms.to_bytes(_PREFIX_BYTES, "big") + randomness[:10], version=7)
+
+
+def notification_id(event: UUID, user: str) -> UUID:
+    """The UUIDv8 of `event` for `user`."""
+    return _derive(event, user.encode())
+
+
+def delivery_id(notification: UUID, step: int, channel: str) -> UUID:
+    """The UUIDv8 of one step of a notification's plan."""
+    return _derive(notification, f"{step}:{channel}".encode())
+
+
+def start_ms(identifier: UUID) -> int:
+    """The millisecond that every id of one event begins with."""
+    return int.from_bytes(identifier.bytes[:_PREFIX_BYTES], "big")
+
+
+def _derive(parent: UUID, name: bytes) -> UUID:
+    digest = hashlib.blake2b(name, key=parent.bytes, digest_size=10, person=b"tocsin").digest()
+    return _stamp(parent.bytes[:_PREFIX_BYTES] + digest, version=8)
+
+
+def _stamp(raw: bytes, *, version: int) -> UUID:
+    number = int.from_bytes(raw, "big")
+    number = number & ~(0xF << 76) | version << 76
+    number = number & ~(0x3 << 62) | 0x2 << 62
+    return UUID(int=number)
