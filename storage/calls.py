@@ -1,0 +1,39 @@
+"""Calls to actors: messages in Dramatiq's queues, in Dramatiq's own layout, put there without blocking an event loop.
+
+A call carries no state; a lost one is made again by whoever looks at the time index, a doubled one finds nothing to do.
+"""
+
+import time
+import uuid
+from contextvars import ContextVar
+from typing import Any
+
+from dramatiq import Message
+
+from tocsin.storage.keys import Keys
+from tocsin.storage.scripts import Scripts
+
+correlation: ContextVar[str] = ContextVar("correlation", default="-")
+"""The correlation id of the work under way, from the request through every actor."""
+
+
+class Calls:
+    """Puts calls into queues."""
+
+    def __init__(self, scripts: Scripts, keys: Keys) -> None:
+        self._scripts = scripts
+        self._keys = keys
+
+    async def put(self, queue: str, actor: str, *arguments: str | int, most_waiting: int = 0) -> bool:
+        """Calls `actor` by its queue; False when `most_waiting` calls wait there already (0: no limit)."""
+        queued_as = str(uuid.uuid4())
+        message: Message[Any] = Message(
+            queue_name=queue,
+            actor_name=actor,
+            args=arguments,
+            kwargs={},
+            options={"redis_message_id": queued_as, "cid": correlation.get()},
+            message_timestamp=int(time.time() * 1000),
+        )
+        answer = await self._scripts.run("kick", queue, most_waiting, queued_as, message.encode().decode())
+        return bool(answer)

@@ -1,0 +1,213 @@
+"""What is in motion: every change of an event, a notification or a delivery is one script here (docs/adr/0001, 0002)."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+from uuid import UUID
+
+from tocsin.domain.delivery import Channel, Fact, Reason, Status
+from tocsin.domain.event import Event, Recipient
+from tocsin.domain.plan import PlannedDelivery, Priority
+from tocsin.storage.keys import Keys
+from tocsin.storage.redis import told
+from tocsin.storage.scripts import MOST_ITEMS, Scripts
+
+_DAY_MS: Final = 86_400_000
+_READ_MARKER_MS: Final = 3_600_000
+# How long an event or chunk is left alone after its actor was called: longer than the work takes, short enough that a
+# call lost with its process is made again soon.
+_GUARD_MS: Final = 5_000
+_MOST_OPEN_CHUNKS: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class InboxSettings:
+    """How in-app entries are listed in Redis; `cached` off means that they are shown when Postgres has them."""
+
+    prefix: str
+    cached: bool
+    ttl_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What fan_out's script did. `state`: gone, moved, pause, more or last; `chunk` is None when none was made."""
+
+    state: str
+    cursor: int
+    chunk: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Routing:
+    """One notification to be made, with its plan."""
+
+    id: UUID
+    user: str
+    deliveries: Sequence[PlannedDelivery]
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One delivery that this process may start before its lease ends."""
+
+    notification: UUID
+    step: int
+    attempt: int
+    user: str
+    event: UUID
+    channel: Channel
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How an attempt ended, and after what delay another follows (None: never)."""
+
+    claim: Claim
+    status: Status
+    detail: Fact
+    retry_in_ms: int | None = None
+    retry_reason: Reason | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReadAnswer:
+    """`state`: changed, known, foreign or unseen (Redis knows nothing of it)."""
+
+    state: str
+    read_ms: int
+
+
+class Flights:
+    """The scripts by name, with their arguments and answers in our own types. All raise RedisAway."""
+
+    def __init__(self, client: Any, scripts: Scripts, keys: Keys, inbox: InboxSettings) -> None:
+        self._client = client
+        self._scripts = scripts
+        self._keys = keys
+        self._inbox = inbox
+
+    async def accept(self, event: Event, recipients: Sequence[Recipient], fact: dict[str, Any] | None) -> bool:
+        """Takes an event in; False when it was there. `fact` is given where Postgres does not have the event yet."""
+        people = (person.model_dump_json(exclude_none=True) for person in recipients)
+        told_later = json.dumps(fact, separators=(",", ":")) if fact else ""
+        mandatory = "1" if event.mandatory else "0"
+        answer = await self._scripts.run(
+            "accept", event.id, event.model_dump_json(), event.type, mandatory, _GUARD_MS, told_later, *people
+        )
+        return bool(answer)
+
+    async def event(self, event: UUID) -> Event | None:
+        """The event's content, while something of it is in motion or cached."""
+        with told():
+            content = await self._client.hget(self._keys.event(event), "content")
+        return Event.model_validate_json(content) if content else None
+
+    async def cursor(self, event: UUID) -> int:
+        """How many recipients were already made chunks of."""
+        with told():
+            return int(await self._client.hget(self._keys.event(event), "cursor") or 0)
+
+    async def take_page(self, event: Event, cursor: int) -> Page:
+        """Makes the recipients from `cursor` on a chunk."""
+        state, reached, chunk = await self._scripts.run(
+            "fan_out", event.id, cursor, MOST_ITEMS, _GUARD_MS, _MOST_OPEN_CHUNKS, self.keep_ms(event)
+        )
+        return Page(state, int(reached), int(chunk) if state in {"more", "last"} and int(chunk) >= 0 else None)
+
+    async def chunk(self, event: UUID, number: int) -> list[Recipient]:
+        """The recipients of a chunk; none when it was routed."""
+        with told():
+            people = await self._client.lrange(self._keys.chunk(event, number), 0, -1)
+        return [Recipient.model_validate_json(person) for person in people]
+
+    async def route(self, event: Event, number: int, routings: Iterable[Routing]) -> tuple[bool, list[Channel]] | None:
+        """Makes a chunk's notifications. Answers whether fan_out has more to do and the channels with something ready;
+        None when another has routed the chunk."""
+        arguments: list[object] = []
+        for routing in routings:
+            arguments += [routing.id, routing.user, len(routing.deliveries)]
+            for planned in routing.deliveries:
+                address = json.dumps(planned.address)
+                arguments += [planned.step, planned.channel, planned.after_ms, planned.reason or "", address]
+        critical = "1" if event.priority is Priority.CRITICAL else "0"
+        answer = await self._scripts.run(
+            "route", event.id, number, json.dumps(event.cid), critical, *self._listing(), self.keep_ms(event), *arguments
+        )
+        return (answer[0] == "1", [Channel(name) for name in answer[1:]]) if answer else None
+
+    async def escalate(self, channels: Iterable[Channel]) -> list[str]:
+        """Starts what is due; answers whose actors to call: "e:<event>", "c:<event>:<n>", and "s:<channel>" for those of
+        `channels` in which something may start, be it new, a retry or what a lease that ended left."""
+        return list(await self._scripts.run("escalate", MOST_ITEMS, _GUARD_MS, *self._listing(), *channels))
+
+    async def claim(
+        self, channel: Channel, token: str, most: int, *, lease_ms: int, attempts: int, resend: bool
+    ) -> list[Claim]:
+        """Claims up to `most` deliveries that may start now."""
+        answer = await self._scripts.run(
+            "claim", channel, token, min(most, MOST_ITEMS), lease_ms, attempts, "1" if resend else "0"
+        )
+        return [_claim_of(text, channel, token) for text in answer]
+
+    async def begin(self, claims: Sequence[Claim], token: str, *, lease_ms: int, detail: Fact) -> list[bool]:
+        """Says that the provider calls begin; False for what must not be sent any more."""
+        arguments = [part for claim in claims for part in (claim.notification, claim.step, claim.attempt)]
+        answer = await self._scripts.run("begin", token, lease_ms, json.dumps(detail), *arguments)
+        return [text == "1" for text in answer]
+
+    async def record(self, endings: Sequence[Ending]) -> list[bool]:
+        """Records how attempts ended; True for what will be tried again."""
+        arguments: list[object] = []
+        for ending in endings:
+            claim = ending.claim
+            delay = "" if ending.retry_in_ms is None else ending.retry_in_ms
+            arguments += [claim.token, claim.notification, claim.step, claim.channel, claim.attempt, ending.status]
+            arguments += [json.dumps(ending.detail), delay, ending.retry_reason or Reason.INTERNAL]
+        return [text == "1" for text in await self._scripts.run("record", *arguments)]
+
+    async def release(self, claims: Sequence[Claim], token: str, *, delay_ms: int = 0) -> None:
+        """Hands back claims that have not begun."""
+        if claims:
+            arguments = [part for claim in claims for part in (claim.notification, claim.step)]
+            await self._scripts.run("release", token, delay_ms, *arguments)
+
+    async def read(self, user: str, notifications: Sequence[tuple[UUID, bool]]) -> list[ReadAnswer]:
+        """Marks notifications read, each with whether it is known to be the user's; at most 100."""
+        arguments = [part for identifier, owned in notifications for part in (identifier, "1" if owned else "0")]
+        answer = await self._scripts.run("read", _READ_MARKER_MS, user, *arguments)
+        return [ReadAnswer(state, int(read)) for state, read in (text.split("|") for text in answer)]
+
+    async def withdraw(self, event: UUID, fact: dict[str, Any] | None, notifications: Sequence[UUID] = ()) -> int:
+        """Marks an event withdrawn and cancels what waits of the given notifications (at most 100)."""
+        told_once = json.dumps(fact, separators=(",", ":")) if fact else ""
+        return int(await self._scripts.run("withdraw", event, self.longest_ms, told_once, *notifications))
+
+    async def back_off(self, entry: str, event: UUID, *, error: str | None) -> bool:
+        """Lets an event or chunk wait: for the next try when `error` is None, else longer each time; False when it was
+        given up."""
+        base_ms, most = 1_000, 5
+        answer = await self._scripts.run(
+            "back_off", entry, event, base_ms, most, "0" if error is None else "1", json.dumps(error), self.longest_ms
+        )
+        return bool(answer == "again")
+
+    def keep_ms(self, event: Event) -> int:
+        """How long an event's content is kept after its fan-out: until its last step and a day, or while it is listed."""
+        last = max((step.after_ms for step in event.steps), default=0)
+        return max(last + _DAY_MS, self._inbox.ttl_ms)
+
+    @property
+    def longest_ms(self) -> int:
+        """How long what concerns a whole event is remembered."""
+        return max(7 * _DAY_MS, self._inbox.ttl_ms)
+
+    def _listing(self) -> tuple[str, str, str]:
+        return self._inbox.prefix, "1" if self._inbox.cached else "0", str(self._inbox.ttl_ms)
+
+
+def _claim_of(text: str, channel: Channel, token: str) -> Claim:
+    notification, step, attempt, user, event = text.split("|")
+    return Claim(UUID(notification), int(step), int(attempt), user, UUID(event), channel, token)

@@ -1,0 +1,50 @@
+"""The names of the keys in Redis that Python uses; the scripts build theirs from the same namespace (lua/lib.lua)."""
+
+from uuid import UUID
+
+
+class Keys:
+    """Every key but the inbox lists begins with the namespace; the lists have a prefix of their own."""
+
+    def __init__(self, namespace: str, inbox_prefix: str) -> None:
+        self.namespace = namespace
+        self.inbox_prefix = inbox_prefix
+        self.facts = f"{namespace}:facts"
+        self.due = f"{namespace}:due"
+        self.opt_outs = f"{namespace}:optouts"
+        self.opt_outs_complete = f"{namespace}:optouts_complete"
+        self.wake = f"{namespace}:wake"
+        self.dramatiq = f"{namespace}:dramatiq"
+
+    def inbox(self, user: str) -> str:
+        return f"{self.inbox_prefix}:{user}"
+
+    def event(self, event: UUID | str) -> str:
+        return f"{self.namespace}:event:{event}"
+
+    def contacts(self, event: UUID | str) -> str:
+        return f"{self.namespace}:contacts:{event}"
+
+    def chunk(self, event: UUID | str, number: int) -> str:
+        return f"{self.namespace}:chunk:{event}:{number}"
+
+    def cancelled(self, event: UUID | str) -> str:
+        return f"{self.namespace}:cancelled:{event}"
+
+    def read(self, notification: UUID | str) -> str:
+        return f"{self.namespace}:read:{notification}"
+
+    def profile(self, user: str) -> str:
+        return f"{self.namespace}:profile:{user}"
+
+    def due_in(self, channel: str, *, critical: bool = False) -> str:
+        return f"{self.namespace}:due:{channel}{':critical' if critical else ''}"
+
+    def published(self, user: str) -> str:
+        return f"{self.namespace}:user:{user}"
+
+    def idempotency(self, scope: str, key: str) -> str:
+        return f"{self.namespace}:idempotency:{scope}:{key}"
+
+    def lock(self, name: str) -> str:
+        return f"{self.namespace}:lock:{name}"

@@ -1,0 +1,20 @@
+-- Takes an event in: its content, its recipients, its place in `due`, and its fact where Postgres has it not yet.
+-- ARGV: namespace, event, content, type, mandatory, guard_ms, fact or '', then the recipients as JSON.
+-- Answers 1, or 0 when the event is there already (this call was sent before).
+
+local event, content, kind, mandatory, guard, fact = ARGV[2], ARGV[3], ARGV[4], ARGV[5], tonumber(ARGV[6]), ARGV[7]
+local key = ns .. ':event:' .. event
+if redis.call('EXISTS', key) == 1 then
+  return 0
+end
+redis.call('HSET', key, 'content', content, 'type', kind, 'mandatory', mandatory,
+  'size', int(#ARGV - 7), 'cursor', '0', 'chunks', '0', 'routed', '0', 'fanned', '0')
+for first = 8, #ARGV, 100 do
+  redis.call('RPUSH', ns .. ':recipients:' .. event, unpack(ARGV, first, math.min(first + 99, #ARGV)))
+end
+redis.call('ZADD', ns .. ':due', int(now + guard), 'e:' .. event)
+if fact ~= '' then
+  tell(fact)
+end
+append_facts()
+return 1

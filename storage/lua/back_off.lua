@@ -1,0 +1,23 @@
+-- An event or a chunk whose work raised waits longer each time; after `most` failures it is given up.
+-- ARGV: namespace, entry of `due`, event, base_ms, most, 1 when this counts as a failure, error as JSON, keep_ms.
+-- Answers 'again' or 'failed'.
+
+local entry, event, base, most = ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
+local key = event_key(event)
+if ARGV[6] ~= '1' then
+  redis.call('ZADD', ns .. ':due', int(now + base), entry)
+  return 'again'
+end
+local failures = redis.call('HINCRBY', key, 'failures:' .. entry, 1)
+if failures < most then
+  redis.call('ZADD', ns .. ':due', int(now + base * 2 ^ (failures - 1)), entry)
+  return 'again'
+end
+redis.call('ZREM', ns .. ':due', entry)
+tell_event(event, 'FAILED', nil, ARGV[7])
+append_facts()
+redis.call('PEXPIRE', key, ARGV[8])
+if string.sub(entry, 1, 2) == 'c:' then
+  redis.call('PEXPIRE', ns .. ':chunk:' .. string.sub(entry, 3), ARGV[8])
+end
+return 'failed'

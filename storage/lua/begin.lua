@@ -1,0 +1,21 @@
+-- Says that the provider calls of a claim begin now. What was read, withdrawn or taken over since is not to be sent.
+-- ARGV: namespace, token, lease_ms, attribution as JSON, then for each: id, step, attempt.
+-- Answers '1' or '0' for each. The lease counts from here.
+
+local token, lease, detail = ARGV[2], tonumber(ARGV[3]), ARGV[4]
+local answers = {}
+for position = 5, #ARGV, 3 do
+  local id, number, attempt = ARGV[position], tonumber(ARGV[position + 1]), tonumber(ARGV[position + 2])
+  local flight = load_flight(id)
+  local step = flight and find_step(flight, number)
+  local mine = step and step.token == token and step.attempt == attempt
+  if mine and step.status == 'A' and step.time > now then
+    step.status, step.time = 'G', now + lease
+    tell_move(id, step, attempt, 'SENDING', detail)
+    wait_in_channel(flight, step)
+    save_flight(flight)
+  end
+  table.insert(answers, mine and step.status == 'G' and '1' or '0')
+end
+append_facts()
+return answers

@@ -1,0 +1,95 @@
+-- Claims deliveries of a channel that may start, CRITICAL first, each under a lease. A claim has not begun: until
+-- begin.lua says so no provider was called, and its lease's end frees it without a trace.
+-- ARGV: namespace, channel, token, most, lease_ms, attempts allowed, 1 when an unknown outcome is sent again.
+-- Answers a list of "id|step|attempt|user|event"; the same token gets the same answer.
+
+local channel, token, most, lease = ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
+local attempts, resend = tonumber(ARGV[6]), ARGV[7] == '1'
+local answer_key = ns .. ':claim:' .. token
+local known = redis.call('LRANGE', answer_key, 0, -1)
+if #known > 0 then
+  return known
+end
+
+local types = {}
+local function type_of(event)
+  if not types[event] then
+    types[event] = redis.call('HMGET', ns .. ':event:' .. event, 'type', 'mandatory')
+  end
+  return types[event][1] or '', types[event][2] == '1'
+end
+
+-- Off holds at the last moment too, whoever switched it off after the plan was made.
+local function opted_out(flight)
+  local off = redis.call('HGET', ns .. ':optouts', flight.user)
+  if not off then
+    return false
+  end
+  local kind, mandatory = type_of(flight.event)
+  if mandatory then
+    return false
+  end
+  return string.find(off, ',' .. channel .. ',', 1, true) ~= nil
+    or string.find(off, ',' .. channel .. '@' .. kind .. ',', 1, true) ~= nil
+end
+
+local function hindrance(flight)
+  if flight.read > 0 then
+    return 'CANCELLED', 'read'
+  elseif is_cancelled(flight.event) then
+    return 'CANCELLED', 'cancelled'
+  elseif opted_out(flight) then
+    return 'SUPPRESSED', 'opted_out'
+  end
+end
+
+-- A lease that ran out while the provider was called: nobody knows. The step goes on as another attempt or ends.
+local function lose(flight, step)
+  tell_move(flight.id, step, step.attempt, 'UNCERTAIN', because('lease_lost'))
+  if not resend or step.attempt >= attempts then
+    end_step(flight, step)
+    return false
+  end
+  step.attempt, step.status, step.time = step.attempt + 1, 'R', now
+  tell_move(flight.id, step, step.attempt, 'RETRYING', because_until('lease_lost', now))
+  return true
+end
+
+local claimed = {}
+local function try(entry, critical)
+  local id, number = string.match(entry, '^(.*):(%d+)$')
+  local flight = load_flight(id)
+  local step = flight and find_step(flight, tonumber(number))
+  if not step or step.status == 'W' then
+    redis.call('ZREM', due_key(channel, critical), entry)
+    return
+  end
+  local alive = step.status ~= 'G' or lose(flight, step)
+  if alive then
+    local status, reason = hindrance(flight)
+    if status then
+      tell_move(flight.id, step, step.attempt, status, because(reason))
+      end_step(flight, step)
+    else
+      step.status, step.time, step.token = 'A', now + lease, token
+      wait_in_channel(flight, step)
+      table.insert(claimed, table.concat({ id, number, int(step.attempt), flight.user, flight.event }, '|'))
+    end
+  end
+  save_flight(flight)
+end
+
+for _, critical in ipairs({ true, false }) do
+  if #claimed < most then
+    local key = due_key(channel, critical)
+    for _, entry in ipairs(redis.call('ZRANGEBYSCORE', key, '-inf', int(now), 'LIMIT', 0, most - #claimed)) do
+      try(entry, critical)
+    end
+  end
+end
+if #claimed > 0 then
+  redis.call('RPUSH', answer_key, unpack(claimed))
+  redis.call('PEXPIRE', answer_key, ARGV[5])
+end
+append_facts()
+return claimed

@@ -1,0 +1,59 @@
+-- Starts what is due: steps move to their channel; events and chunks are named so that their actors are called again.
+-- ARGV: namespace, most, guard_ms, inbox prefix, cached, inbox ttl_ms, channels…
+-- Answers whose actors are to be called: 'e:<event>' and 'c:<event>:<chunk>' for members of `due`, and 's:<channel>' for
+-- each of the channels in which something may start: new, a retry, or what a lease that ended left.
+
+local most, guard = tonumber(ARGV[2]), tonumber(ARGV[3])
+local inbox = { prefix = ARGV[4], cached = ARGV[5] == '1', ttl = ARGV[6] }
+local calls = {}
+
+local function start(flight, step)
+  if flight.read > 0 or is_cancelled(flight.event) then
+    tell_move(flight.id, step, step.attempt, 'CANCELLED', because(flight.read > 0 and 'read' or 'cancelled'))
+    end_step(flight, step)
+  elseif step.channel == 'IN_APP' then
+    list_in_app(flight.id, flight.event, flight.user, inbox)
+    tell('{"f":"listed","published":' .. (inbox.cached and 'true' or 'false') .. ',"e":"' .. flight.event
+      .. '","n":[["' .. flight.id .. '","' .. flight.user .. '",' .. int(now) .. ']]}')
+    tell_move(flight.id, step, step.attempt, 'DELIVERED')
+    end_step(flight, step)
+  else
+    step.status, step.time = 'Q', now
+    tell_move(flight.id, step, step.attempt, 'QUEUED')
+    wait_in_channel(flight, step)
+  end
+end
+
+for _, entry in ipairs(redis.call('ZRANGEBYSCORE', ns .. ':due', '-inf', int(now), 'LIMIT', 0, most)) do
+  if string.sub(entry, 1, 2) == 'n:' then
+    local flight = load_flight(string.sub(entry, 3))
+    if flight then
+      local steps = {}
+      for _, step in ipairs(flight.steps) do
+        if step.status == 'W' and step.time <= now then
+          table.insert(steps, step)
+        end
+      end
+      for _, step in ipairs(steps) do
+        start(flight, step)
+      end
+      save_flight(flight)
+    else
+      redis.call('ZREM', ns .. ':due', entry)
+    end
+  else
+    redis.call('ZADD', ns .. ':due', int(now + guard), entry)
+    table.insert(calls, entry)
+  end
+end
+append_facts()
+
+local function has_ready(channel, critical)
+  return #redis.call('ZRANGEBYSCORE', due_key(channel, critical), '-inf', int(now), 'LIMIT', 0, 1) > 0
+end
+for position = 7, #ARGV do
+  if has_ready(ARGV[position], true) or has_ready(ARGV[position], false) then
+    table.insert(calls, 's:' .. ARGV[position])
+  end
+end
+return calls

@@ -1,0 +1,19 @@
+-- What fan_out and route share: how far an event is.
+
+local function event_key(event)
+  return ns .. ':event:' .. event
+end
+
+local function tell_event(event, status, expected, failure)
+  tell('{"f":"event","e":"' .. event .. '","at":' .. int(now) .. ',"status":"' .. status .. '","expected":'
+    .. (expected or 'null') .. ',"error":' .. (failure or 'null') .. '}')
+end
+
+-- Says that the event is complete when every page is made and every chunk routed. Content stays for `keep` ms.
+local function complete_if_done(event, keep)
+  local state = redis.call('HMGET', event_key(event), 'fanned', 'chunks', 'routed', 'size')
+  if state[1] == '1' and state[2] == state[3] then
+    tell_event(event, 'COMPLETED', state[4])
+    redis.call('PEXPIRE', event_key(event), keep)
+  end
+end

@@ -1,0 +1,142 @@
+-- What every script of Tocsin begins with: the clock, the names of keys, the form of a flight, and the one way to tell
+-- Postgres something. Python puts this text and merge.lua before each script (storage/scripts.py).
+--
+-- ARGV[1] is the namespace. Redis's own TIME is the clock. Numbers become text by `int` alone, for Lua would write a
+-- large one with an exponent.
+
+local ns = ARGV[1]
+local clock = redis.call('TIME')
+local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
+
+local function int(number)
+  return string.format('%.0f', number)
+end
+
+local function due_key(channel, critical)
+  return ns .. ':due:' .. channel .. (critical and ':critical' or '')
+end
+
+-- A flight lies in a bucket, a hash named by the first 18 characters of its id (millisecond and 12 bits): about 250
+-- flights of a million-strong event share one, and small hashes cost a fraction of a key each.
+local function bucket(id)
+  return ns .. ':flight:' .. string.sub(id, 1, 18), string.sub(id, 20)
+end
+
+-- A flight is "user|event|critical|read_ms|step;step;…", a step "number,channel,status,attempt,time,token". Only steps
+-- that are not final are kept; `status` is a letter of merge.lua, or A for claimed and not begun.
+local function load_flight(id)
+  local key, field = bucket(id)
+  local text = redis.call('HGET', key, field)
+  if not text then
+    return nil
+  end
+  local user, event, critical, read, rest = string.match(text, '^([^|]*)|([^|]*)|([^|]*)|([^|]*)|(.*)$')
+  local flight = { id = id, user = user, event = event, critical = critical == '1', read = tonumber(read), steps = {} }
+  for number, channel, status, attempt, time, token in
+    string.gmatch(rest, '([^,;]*),([^,;]*),([^,;]*),([^,;]*),([^,;]*),([^,;]*)')
+  do
+    table.insert(flight.steps, {
+      number = tonumber(number), channel = channel, status = status,
+      attempt = tonumber(attempt), time = tonumber(time), token = token,
+    })
+  end
+  return flight
+end
+
+local function member(flight, step)
+  return flight.id .. ':' .. int(step.number)
+end
+
+local function find_step(flight, number)
+  for position, step in ipairs(flight.steps) do
+    if step.number == number then
+      return step, position
+    end
+  end
+end
+
+-- Stores the flight and enters it in `due` at its next step's time; one without steps is dropped.
+local function save_flight(flight)
+  local key, field = bucket(flight.id)
+  if #flight.steps == 0 then
+    redis.call('HDEL', key, field)
+    redis.call('ZREM', ns .. ':due', 'n:' .. flight.id)
+    return
+  end
+  local parts, nearest = {}, nil
+  for _, step in ipairs(flight.steps) do
+    table.insert(parts, table.concat({
+      int(step.number), step.channel, step.status, int(step.attempt), int(step.time), step.token,
+    }, ','))
+    if step.status == 'W' and (not nearest or step.time < nearest) then
+      nearest = step.time
+    end
+  end
+  local head = { flight.user, flight.event, flight.critical and '1' or '0', int(flight.read), table.concat(parts, ';') }
+  redis.call('HSET', key, field, table.concat(head, '|'))
+  if nearest then
+    redis.call('ZADD', ns .. ':due', int(nearest), 'n:' .. flight.id)
+  else
+    redis.call('ZREM', ns .. ':due', 'n:' .. flight.id)
+  end
+end
+
+-- Takes a step that became final out of its flight and out of the index.
+local function end_step(flight, step)
+  local _, position = find_step(flight, step.number)
+  table.remove(flight.steps, position)
+  redis.call('ZREM', due_key(step.channel, flight.critical), member(flight, step))
+end
+
+local function wait_in_channel(flight, step)
+  redis.call('ZADD', due_key(step.channel, flight.critical), int(step.time), member(flight, step))
+end
+
+-- What this call has to tell Postgres, gathered and appended as one entry at its end.
+local facts, moves = {}, {}
+
+local function tell(fact)
+  table.insert(facts, fact)
+end
+
+-- One change of one delivery; `detail` is JSON text.
+local function tell_move(id, step, attempt, status, detail)
+  table.insert(moves, '["' .. id .. '",' .. int(step.number) .. ',"' .. step.channel .. '",' .. int(attempt) .. ',"'
+    .. status .. '",null,' .. int(now) .. ',' .. (detail or '{}') .. ']')
+end
+
+local function append_facts()
+  if #moves > 0 then
+    tell('{"f":"moved","d":[' .. table.concat(moves, ',') .. ']}')
+  end
+  if #facts > 0 then
+    redis.call('XADD', ns .. ':facts', '*', 'd', '[' .. table.concat(facts, ',') .. ']')
+  end
+end
+
+local function is_cancelled(event)
+  return redis.call('EXISTS', ns .. ':cancelled:' .. event) == 1
+end
+
+local function because(reason)
+  return '{"reason":"' .. reason .. '"}'
+end
+
+-- Why a delivery waits for another attempt, and until when.
+local function because_until(reason, time)
+  return '{"reason":"' .. reason .. '","due":' .. int(time) .. '}'
+end
+
+-- An inbox entry's exact bytes: the persister removes a stored one by writing them again (storage/inbox.py `entry`).
+local function inbox_entry(id, event)
+  return '{"id":"' .. id .. '","event":"' .. event .. '","listedAt":' .. int(now) .. ',"cachedAt":' .. int(now) .. '}'
+end
+
+local function list_in_app(id, event, user, inbox)
+  if inbox.cached then
+    local key = inbox.prefix .. ':' .. user
+    redis.call('LPUSH', key, inbox_entry(id, event))
+    redis.call('PEXPIRE', key, inbox.ttl)
+    redis.call('PUBLISH', ns .. ':user:' .. user, int(now) .. ':' .. id)
+  end
+end

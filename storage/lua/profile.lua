@@ -1,0 +1,18 @@
+-- Keeps a person's contact unless a newer one is kept, and mirrors what the person switched off.
+-- ARGV: namespace, then for each: user, version, contact as JSON, ttl_ms, opt-outs as ",SMS,EMAIL@a.b," or ''.
+
+for position = 2, #ARGV, 5 do
+  local user, version, off = ARGV[position], tonumber(ARGV[position + 1]), ARGV[position + 4]
+  local key = ns .. ':profile:' .. user
+  local known = tonumber(redis.call('HGET', key, 'version') or -1)
+  if version >= known then
+    redis.call('HSET', key, 'version', int(version), 'contact', ARGV[position + 2])
+    redis.call('PEXPIRE', key, ARGV[position + 3])
+    if off == '' then
+      redis.call('HDEL', ns .. ':optouts', user)
+    else
+      redis.call('HSET', ns .. ':optouts', user, off)
+    end
+  end
+end
+return 1

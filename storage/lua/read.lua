@@ -1,0 +1,54 @@
+-- Marks notifications read and cancels what waits of them. What is being sent goes on; no later attempt follows.
+-- ARGV: namespace, marker_ms, user, then for each: id, '1' when Postgres or the inbox says that it is the user's.
+-- Answers for each "state|read_ms": 'changed', 'known' (it was read before), 'foreign', or 'unseen' (no flight, and
+-- not said to be the user's).
+
+local marker, user = ARGV[2], ARGV[3]
+local answers, told = {}, {}
+
+local function cancel_waiting(flight)
+  local waiting = {}
+  for _, step in ipairs(flight.steps) do
+    if step.status ~= 'G' then
+      table.insert(waiting, step)
+    end
+  end
+  for _, step in ipairs(waiting) do
+    tell_move(flight.id, step, step.attempt, 'CANCELLED', because('read'))
+    end_step(flight, step)
+  end
+  save_flight(flight)
+end
+
+for position = 4, #ARGV, 2 do
+  local id, owned = ARGV[position], ARGV[position + 1] == '1'
+  local mark = ns .. ':read:' .. id
+  local flight = load_flight(id)
+  if flight and flight.user ~= user then
+    table.insert(answers, 'foreign|0')
+  elseif not flight and not owned then
+    table.insert(answers, 'unseen|0')
+  else
+    local earlier = redis.call('GET', mark)
+    if not earlier and flight and flight.read > 0 then
+      earlier = int(flight.read)
+    end
+    if flight and flight.read == 0 then
+      flight.read = tonumber(earlier or now)
+      cancel_waiting(flight)
+    end
+    if earlier then
+      table.insert(answers, 'known|' .. earlier)
+    else
+      redis.call('SET', mark, int(now), 'PX', marker)
+      table.insert(told, '["' .. id .. '","' .. user .. '"]')
+      table.insert(answers, 'changed|' .. int(now))
+    end
+  end
+end
+if #told > 0 then
+  tell('{"f":"read","at":' .. int(now) .. ',"n":[' .. table.concat(told, ',') .. ']}')
+  redis.call('PUBLISH', ns .. ':user:' .. user, 'read')
+end
+append_facts()
+return answers

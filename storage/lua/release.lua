@@ -1,0 +1,14 @@
+-- Hands back claims that have not begun: they may start again at once, or after a delay while their data is missing.
+-- ARGV: namespace, token, delay_ms, then for each: id, step.
+
+local token, delay = ARGV[2], tonumber(ARGV[3])
+for position = 4, #ARGV, 2 do
+  local flight = load_flight(ARGV[position])
+  local step = flight and find_step(flight, tonumber(ARGV[position + 1]))
+  if step and step.token == token and step.status == 'A' then
+    step.status, step.time, step.token = step.attempt > 1 and 'R' or 'Q', now + delay, ''
+    wait_in_channel(flight, step)
+    save_flight(flight)
+  end
+end
+return 1

@@ -1,0 +1,97 @@
+"""Who people are, as Redis knows them: contacts while they are needed, and everything that anybody switched off.
+
+The opt-outs are mirrored whole (few people have any), so that a person known only inline can be judged while Postgres is
+away, and so that a claim looks at them at the last moment.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+from uuid import UUID
+
+from tocsin.domain.event import Contact, Recipient
+from tocsin.storage.keys import Keys
+from tocsin.storage.redis import told
+from tocsin.storage.scripts import MOST_ITEMS, Scripts
+
+
+class Profiles:
+    """Contacts by user, and what a caller gave inline for one event."""
+
+    def __init__(self, client: Any, scripts: Scripts, keys: Keys, ttl_ms: int) -> None:
+        self._client = client
+        self._scripts = scripts
+        self._keys = keys
+        self._ttl_ms = ttl_ms
+
+    async def keep(self, contacts: Sequence[Contact]) -> None:
+        """Keeps contacts read from Postgres or just changed; an older version never replaces a newer one."""
+        for first in range(0, len(contacts), MOST_ITEMS):
+            arguments: list[object] = []
+            for contact in contacts[first : first + MOST_ITEMS]:
+                off = f",{','.join(contact.opt_outs)}," if contact.opt_outs else ""
+                arguments += [contact.id, contact.version, contact.model_dump_json(), self._ttl_ms, off]
+            await self._scripts.run("profile", *arguments)
+
+    async def forget(self, user: str) -> None:
+        """Removes a person who was deleted."""
+        with told():
+            async with self._client.pipeline(transaction=True) as pipeline:
+                pipeline.delete(self._keys.profile(user))
+                pipeline.hdel(self._keys.opt_outs, user)
+                await pipeline.execute()
+
+    async def known(self, users: Sequence[str]) -> dict[str, Contact]:
+        """The contacts that Redis has, by user."""
+        if not users:
+            return {}
+        with told():
+            async with self._client.pipeline(transaction=False) as pipeline:
+                for user in users:
+                    pipeline.hget(self._keys.profile(user), "contact")
+                found = await pipeline.execute()
+        contacts = (Contact.model_validate_json(text) for text in found if text)
+        return {contact.id: contact for contact in contacts}
+
+    async def opt_outs(self, users: Sequence[str]) -> dict[str, tuple[str, ...]] | None:
+        """What each of `users` switched off; None while the mirror is not complete."""
+        with told():
+            complete = await self._client.exists(self._keys.opt_outs_complete)
+            off = await self._client.hmget(self._keys.opt_outs, list(users)) if complete and users else []
+        if not complete:
+            return None
+        return {user: tuple(text.strip(",").split(",")) if text else () for user, text in zip(users, off, strict=True)}
+
+    async def mirrored(self) -> bool:
+        """Whether the opt-outs are mirrored whole."""
+        with told():
+            return bool(await self._client.exists(self._keys.opt_outs_complete))
+
+    async def mirror_is_complete(self) -> None:
+        """Says so, after every stored opt-out was kept."""
+        with told():
+            await self._client.set(self._keys.opt_outs_complete, "1")
+
+    async def keep_inline(self, event: UUID, people: Iterable[Recipient], ttl_ms: int) -> None:
+        """Keeps what a caller gave inline, for this event's sends."""
+        details = {person.id: person.model_dump_json(exclude_none=True) for person in people if person.inline}
+        if not details:
+            return
+        with told():
+            async with self._client.pipeline(transaction=True) as pipeline:
+                pipeline.hset(self._keys.contacts(event), mapping=details)
+                pipeline.pexpire(self._keys.contacts(event), ttl_ms)
+                await pipeline.execute()
+
+    async def inline(self, wanted: Sequence[tuple[UUID, str]]) -> dict[tuple[UUID, str], Recipient]:
+        """What was given inline, by event and user."""
+        if not wanted:
+            return {}
+        with told():
+            async with self._client.pipeline(transaction=False) as pipeline:
+                for event, user in wanted:
+                    pipeline.hget(self._keys.contacts(event), user)
+                found = await pipeline.execute()
+        return {
+            place: Recipient.model_validate(json.loads(text)) for place, text in zip(wanted, found, strict=True) if text
+        }

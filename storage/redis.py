@@ -1,0 +1,66 @@
+"""The connection to Redis: time-outs and retries set on purpose, and its errors told in our own words."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import redis
+import redis.asyncio
+from redis.backoff import ExponentialBackoff
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    ConnectionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    TimeoutError,
+)
+from redis.retry import Retry
+
+from tocsin.domain.errors import Overloaded, RedisAway
+
+Redis = redis.asyncio.Redis
+
+# A short socket time-out and two quick tries: a request would rather hear that Redis is away than wait a minute for it,
+# and every script may be sent again (docs/adr/0002).
+_TIMEOUT_S = 3.0
+_CONNECT_TIMEOUT_S = 2.0
+
+
+def connect(url: str) -> Any:
+    """A client for one event loop; text in and out."""
+    return redis.asyncio.Redis.from_url(
+        url,
+        decode_responses=True,
+        socket_timeout=_TIMEOUT_S,
+        socket_connect_timeout=_CONNECT_TIMEOUT_S,
+        retry=_retry(redis.asyncio.retry.Retry),
+        health_check_interval=30,
+        max_connections=200,
+    )
+
+
+def connect_broker(url: str) -> Any:
+    """The blocking client that Dramatiq's consumers use, each in a thread of its own."""
+    return redis.Redis.from_url(
+        url,
+        socket_timeout=_TIMEOUT_S,
+        socket_connect_timeout=_CONNECT_TIMEOUT_S,
+        retry=_retry(Retry),
+        health_check_interval=30,
+    )
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """Turns what redis-py raises into RedisAway or Overloaded, without the address of the server."""
+    try:
+        yield
+    except OutOfMemoryError as error:
+        raise Overloaded("Redis is at its memory limit") from error
+    except (ConnectionError, TimeoutError, BusyLoadingError, ReadOnlyError, AuthenticationError, OSError) as error:
+        raise RedisAway(f"Redis does not answer ({type(error).__name__})") from error
+
+
+def _retry(kind: Any) -> Any:
+    return kind(ExponentialBackoff(cap=0.2, base=0.02), 2, supported_errors=(ConnectionError, TimeoutError))
