@@ -3,12 +3,15 @@
 A call carries no state; a lost one is made again by whoever looks at the time index, a doubled one finds nothing to do.
 """
 
+import asyncio
 import time
 import uuid
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
 
 from dramatiq import Message
+from redis.exceptions import RedisError
 
 from tocsin.storage.keys import Keys
 from tocsin.storage.scripts import Scripts
@@ -17,10 +20,14 @@ correlation: ContextVar[str] = ContextVar("correlation", default="-")
 """The correlation id of the work under way, from the request through every actor."""
 
 
-class Calls:
-    """Puts calls into queues."""
+_AWAY_S = 1.0
 
-    def __init__(self, scripts: Scripts, keys: Keys) -> None:
+
+class Calls:
+    """Puts calls into queues, and hears of calls that others put there."""
+
+    def __init__(self, client: Any, scripts: Scripts, keys: Keys) -> None:
+        self._client = client
         self._scripts = scripts
         self._keys = keys
 
@@ -37,3 +44,16 @@ class Calls:
         )
         answer = await self._scripts.run("kick", queue, most_waiting, queued_as, message.encode().decode())
         return bool(answer)
+
+    async def listen(self, wake: Callable[[str], None]) -> None:
+        """Tells `wake` every queue that a call was put into, until it is cancelled. A word that is lost while Redis is
+        away is no harm: consumers look by themselves too."""
+        while True:
+            try:
+                async with self._client.pubsub() as subscription:
+                    await subscription.subscribe(self._keys.wake)
+                    async for message in subscription.listen():
+                        if message["type"] == "message":
+                            wake(message["data"])
+            except (RedisError, OSError):
+                await asyncio.sleep(_AWAY_S)

@@ -62,6 +62,19 @@ class Journal:
                     self._keys.facts, _GROUP, persister, min_idle_time=0, message_ids=ids, idle=_TAKE_OVER_AFTER_MS
                 )
 
+    async def leave(self, persister: str) -> None:
+        """Takes a persister that holds nothing off the group's list."""
+        with told():
+            try:
+                summary = await self._client.xpending_range(
+                    self._keys.facts, _GROUP, min="-", max="+", count=1, consumername=persister
+                )
+                if not summary:
+                    await self._client.xgroup_delconsumer(self._keys.facts, _GROUP, persister)
+            except ResponseError as error:
+                if not str(error).startswith("NOGROUP"):
+                    raise
+
     async def length(self) -> int:
         """How many entries wait."""
         with told():

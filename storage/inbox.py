@@ -44,7 +44,7 @@ class InboxLists:
             found = [json.loads(text) for text in texts]
             marks = await self._client.mget([self._keys.read(each["id"]) for each in found]) if found else []
         return [
-            Listed(UUID(each["id"]), UUID(each["event"]), each["listedAt"], int(mark) if mark else None)
+            Listed(UUID(each["id"]), UUID(each["event"]), each["listedAt"], int(mark.split(":")[0]) if mark else None)
             for each, mark in zip(found, marks, strict=True)
         ]
 

@@ -114,6 +114,15 @@ local function append_facts()
   end
 end
 
+-- Who read a notification and when, for an hour: honoured by whatever makes or starts something of it.
+local function read_mark(id)
+  local mark = redis.call('GET', ns .. ':read:' .. id)
+  if mark then
+    local time, user = string.match(mark, '^(%d+):(.*)$')
+    return time, user
+  end
+end
+
 local function is_cancelled(event)
   return redis.call('EXISTS', ns .. ':cancelled:' .. event) == 1
 end

@@ -22,17 +22,15 @@ end
 
 for position = 4, #ARGV, 2 do
   local id, owned = ARGV[position], ARGV[position + 1] == '1'
-  local mark = ns .. ':read:' .. id
-  local flight = load_flight(id)
+  local flight, earlier, reader = load_flight(id), read_mark(id)
+  if not earlier and flight and flight.read > 0 then
+    earlier = int(flight.read)
+  end
   if flight and flight.user ~= user then
     table.insert(answers, 'foreign|0')
-  elseif not flight and not owned then
+  elseif not flight and not owned and reader ~= user then
     table.insert(answers, 'unseen|0')
   else
-    local earlier = redis.call('GET', mark)
-    if not earlier and flight and flight.read > 0 then
-      earlier = int(flight.read)
-    end
     if flight and flight.read == 0 then
       flight.read = tonumber(earlier or now)
       cancel_waiting(flight)
@@ -40,7 +38,7 @@ for position = 4, #ARGV, 2 do
     if earlier then
       table.insert(answers, 'known|' .. earlier)
     else
-      redis.call('SET', mark, int(now), 'PX', marker)
+      redis.call('SET', ns .. ':read:' .. id, int(now) .. ':' .. user, 'PX', marker)
       table.insert(told, '["' .. id .. '","' .. user .. '"]')
       table.insert(answers, 'changed|' .. int(now))
     end

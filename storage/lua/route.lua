@@ -32,7 +32,7 @@ local position = 10
 while position <= #ARGV do
   local id, user, count = ARGV[position], ARGV[position + 1], tonumber(ARGV[position + 2])
   position = position + 3
-  local read = redis.call('GET', ns .. ':read:' .. id)
+  local read = read_mark(id)
   local flight = { id = id, user = user, event = event, critical = critical, read = tonumber(read or 0), steps = {} }
   local deliveries, listed = {}, '0'
   for _ = 1, count do

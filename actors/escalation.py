@@ -1,0 +1,50 @@
+"""What is due starts: looked for ten times a second by every process that runs actors, safe many at a time."""
+
+import asyncio
+
+from loguru import logger
+
+from tocsin.actors import queues
+from tocsin.domain.delivery import Channel
+from tocsin.domain.errors import Unavailable
+from tocsin.storage.scripts import MOST_ITEMS
+from tocsin.storage.store import Store
+
+EVERY_S = 0.1
+_AWAY_S = 1.0
+
+
+async def watch(store: Store, threads: int = 1) -> None:
+    """Runs until it is cancelled."""
+    away = False
+    while True:
+        try:
+            busy = await escalate(store, threads)
+            if away:
+                logger.info("Redis is back")
+            away = False
+            await asyncio.sleep(0 if busy else EVERY_S)
+        except Unavailable as error:
+            if not away:
+                logger.warning("what is due waits: {}", error)
+            away = True
+            await asyncio.sleep(_AWAY_S)
+        except Exception:
+            logger.exception("looking for what is due failed")
+            await asyncio.sleep(_AWAY_S)
+
+
+async def escalate(store: Store, threads: int) -> bool:
+    """One look. True when there may be more that is due already."""
+    calls = await store.flights.escalate(queues.SENDING_CHANNELS)
+    for call in calls:
+        kind, _, name = call.partition(":")
+        if kind == "e":
+            await store.calls.put(queues.FAN_OUT, "fan_out", name)
+        elif kind == "c":
+            event, chunk = name.split(":")
+            await store.calls.put(queues.ROUTE, "route", event, int(chunk))
+        else:
+            queue = queues.of_channel(Channel(name))
+            await store.calls.put(queue, queue, most_waiting=2 * threads)
+    return len(calls) >= MOST_ITEMS

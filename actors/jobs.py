@@ -1,0 +1,74 @@
+"""What happens by the clock (APScheduler): the drain is looked after, and stored events that never started are entered.
+
+Every process that runs actors runs these; each job is harmless many at a time, or takes a lock so that one does it.
+"""
+
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+from loguru import logger
+
+from tocsin.actors import queues
+from tocsin.domain.errors import Unavailable
+from tocsin.domain.settings import Settings
+from tocsin.storage import queries, users
+from tocsin.storage.store import Store
+
+_SWEEP_S = 5
+_UNSTARTED_AFTER_MS = 5_000
+_MOST_SWEPT = 200
+_PAGE = 1_000
+
+
+class Jobs:
+    """The schedule of one process."""
+
+    def __init__(self, store: Store, settings: Settings) -> None:
+        self._store = store
+        self._settings = settings
+        self._scheduler = AsyncIOScheduler(job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": 30})
+
+    def start(self) -> None:
+        self._scheduler.add_job(self._quietly(self._nudge), "interval", seconds=1)
+        self._scheduler.add_job(self._quietly(self._enter_unstarted), "interval", seconds=_SWEEP_S)
+        self._scheduler.add_job(self._quietly(self._mirror_opt_outs), "interval", seconds=_SWEEP_S)
+        self._scheduler.start()
+
+    def stop(self) -> None:
+        self._scheduler.shutdown(wait=False)
+
+    def _quietly(self, job):  # type: ignore[no-untyped-def]
+        async def run() -> None:
+            try:
+                await job()
+            except Unavailable as error:
+                logger.debug("{} waits: {}", job.__name__, error)
+
+        run.__name__ = job.__name__
+        return run
+
+    async def _nudge(self) -> None:
+        if await self._store.facts.length():
+            await self._store.calls.put(queues.PERSIST, "persist", most_waiting=1)
+
+    async def _enter_unstarted(self) -> None:
+        """Enters stored events that Redis has not: the process that took them died, or Redis was away."""
+        async with self._store.lock("enter_unstarted", limit_s=60) as mine:
+            if not mine:
+                return
+            unstarted = await self._store.postgres.call(queries.unfinished_events, _UNSTARTED_AFTER_MS, _MOST_SWEPT)
+            for event, recipients in unstarted:
+                if await self._store.flights.accept(event, recipients, None):
+                    await self._store.calls.put(queues.FAN_OUT, "fan_out", str(event.id))
+                    logger.info("event {} was stored and not started; it starts now", event.id)
+
+    async def _mirror_opt_outs(self) -> None:
+        """Copies what everybody switched off to Redis, once in the life of a Redis."""
+        if await self._store.profiles.mirrored():
+            return
+        async with self._store.lock("mirror_opt_outs", limit_s=300) as mine:
+            if not mine:
+                return
+            after = ""
+            while page := await self._store.postgres.call(users.all_opt_outs, after, _PAGE):
+                await self._store.profiles.keep(page)
+                after = page[-1].id
+            await self._store.profiles.mirror_is_complete()

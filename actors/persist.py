@@ -1,0 +1,73 @@
+"""persist(): drains the journal to Postgres in batches, idempotently (design §5.6, F6).
+
+Nothing leaves Redis before Postgres has committed it. A batch that Postgres refuses as data is halved until the one bad
+entry is alone; that one is kept as bad and said aloud, the others go on.
+"""
+
+import time
+from collections.abc import Sequence
+
+from loguru import logger
+
+from tocsin.domain.errors import PostgresAway, Unavailable
+from tocsin.storage import persist as writer
+from tocsin.storage.facts import Entry
+from tocsin.storage.store import Store
+
+_MOST_ENTRIES = 64
+_QUIET_S = 60.0
+
+
+class Persister:
+    """Drains the journal in one process, any number of drains at a time."""
+
+    def __init__(self, store: Store, name: str) -> None:
+        self._store = store
+        self._name = name
+        self._said_at = -_QUIET_S
+
+    async def drain(self) -> None:
+        """Stores what waits until nothing is left, or until Postgres or Redis is away."""
+        try:
+            await self._drain()
+        except Unavailable as error:
+            self._say(f"the drain waits: {error}")
+
+    async def leave(self) -> None:
+        """Takes this process's name off the journal's list of persisters, unless it still holds entries."""
+        try:
+            await self._store.facts.leave(self._name)
+        except Unavailable as error:
+            self._say(f"the drain waits: {error}")
+
+    async def _drain(self) -> None:
+        try:
+            while entries := await self._store.facts.take(self._name, _MOST_ENTRIES):
+                await self._store_batch(entries)
+        except PostgresAway as error:
+            self._say(f"facts wait in Redis: {error}")
+            await self._store.facts.give_back(self._name)
+
+    async def _store_batch(self, entries: Sequence[Entry]) -> None:
+        try:
+            await self._store.postgres.call(writer.store, entries)
+        except writer.Refused as refusal:
+            if len(entries) == 1:
+                await self._refuse(entries[0], refusal)
+            else:
+                middle = len(entries) // 2
+                await self._store_batch(entries[:middle])
+                await self._store_batch(entries[middle:])
+            return
+        await self._store.stored(entries)
+
+    async def _refuse(self, entry: Entry, refusal: writer.Refused) -> None:
+        identifier, facts = entry
+        await self._store.postgres.call(writer.refuse, identifier, facts, str(refusal))
+        await self._store.facts.done([identifier])
+        logger.error("Postgres refused the facts of journal entry {} as data; they are kept in bad_facts", identifier)
+
+    def _say(self, text: str) -> None:
+        if time.monotonic() - self._said_at >= _QUIET_S:
+            self._said_at = time.monotonic()
+            logger.warning(text)

@@ -1,0 +1,48 @@
+"""Outcomes on their way to Redis: gathered for a moment, recorded together, kept while Redis is away."""
+
+import asyncio
+
+from loguru import logger
+
+from tocsin.domain.errors import Unavailable
+from tocsin.storage.flights import Ending
+from tocsin.storage.scripts import MOST_ITEMS
+from tocsin.storage.store import Store
+
+_GATHER_S = 0.02
+_AWAY_S = 0.5
+
+
+class Recorder:
+    """Records endings within 200 ms of their being known; what Redis does not take yet is kept and tried again."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._waiting: list[Ending] = []
+        self._flushing: asyncio.Task[None] | None = None
+
+    async def add(self, ending: Ending) -> None:
+        """Takes an ending; it is recorded soon."""
+        self._waiting.append(ending)
+        if self._flushing is None or self._flushing.done():
+            self._flushing = asyncio.create_task(self._flush())
+
+    async def close(self, limit_s: float) -> None:
+        """Waits until everything is recorded, at most `limit_s` seconds; says what is not."""
+        if self._flushing is not None:
+            await asyncio.wait({self._flushing}, timeout=limit_s)
+        if self._waiting:
+            logger.error("{} outcomes could not be recorded; they will show as uncertain", len(self._waiting))
+
+    async def _flush(self) -> None:
+        await asyncio.sleep(_GATHER_S)
+        while self._waiting:
+            batch = self._waiting[:MOST_ITEMS]
+            try:
+                await self._store.flights.record(batch)
+            except Unavailable as error:
+                logger.warning("{} outcomes wait to be recorded: {}", len(self._waiting), error)
+                await asyncio.sleep(_AWAY_S)
+                continue
+            del self._waiting[: len(batch)]
+            await self._store.nudge_persister()

@@ -1,0 +1,77 @@
+"""route(event, n): turns one chunk of recipients into notifications with their plans (design §5.3)."""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from loguru import logger
+
+from tocsin.actors import queues
+from tocsin.domain import ids
+from tocsin.domain.delivery import Reason
+from tocsin.domain.errors import Unavailable
+from tocsin.domain.event import Contact, Event, Recipient
+from tocsin.domain.plan import PlannedDelivery, plan_for
+from tocsin.domain.preferences import allows
+from tocsin.storage.flights import Routing
+from tocsin.storage.store import Store
+
+_MISSING_DATA_DELAY = None
+"""A chunk whose people are not known yet waits without counting as failed."""
+
+
+async def route(store: Store, event_id: str, chunk: int) -> None:
+    """Routes a chunk once, however often it is called."""
+    identifier = UUID(event_id)
+    entry = f"c:{event_id}:{chunk}"
+    try:
+        await _route(store, identifier, chunk)
+    except Unavailable as error:
+        logger.warning("chunk {} of {} waits: {}", chunk, event_id, error)
+        await _wait(store, entry, identifier)
+    except Exception as error:
+        logger.exception("chunk {} of {} failed", chunk, event_id)
+        await store.flights.back_off(entry, identifier, error=type(error).__name__)
+
+
+async def _route(store: Store, identifier: UUID, chunk: int) -> None:
+    event = await store.flights.event(identifier)
+    people = await store.flights.chunk(identifier, chunk)
+    if event is None or not people:
+        return
+    contacts = await store.contacts_of(people)
+    await store.profiles.keep_inline(identifier, people, store.flights.keep_ms(event))
+    routings = [_routing(event, person, contacts.get(person.id)) for person in people]
+    answer = await store.flights.route(event, chunk, routings)
+    if answer is None:
+        return
+    resume, ready = answer
+    if resume:
+        await store.calls.put(queues.FAN_OUT, "fan_out", str(identifier))
+    for channel in ready:
+        await store.calls.put(queues.of_channel(channel), queues.of_channel(channel), most_waiting=2)
+    await store.nudge_persister()
+
+
+def _routing(event: Event, person: Recipient, contact: Contact | None) -> Routing:
+    deliveries: Sequence[PlannedDelivery]
+    if contact is None:
+        deliveries = [
+            PlannedDelivery(number, step.channel, step.after_ms, None, Reason.UNKNOWN_USER)
+            for number, step in enumerate(event.steps, start=1)
+        ]
+    else:
+        reached = contact.overlaid(person)
+        deliveries = plan_for(
+            event.steps,
+            reached.addresses(),
+            lambda channel: allows(contact.opt_outs, channel, event.type, mandatory=event.mandatory),
+            active=contact.active,
+        )
+    return Routing(ids.notification_id(event.id, person.id), person.id, deliveries)
+
+
+async def _wait(store: Store, entry: str, event: UUID) -> None:
+    try:
+        await store.flights.back_off(entry, event, error=_MISSING_DATA_DELAY)
+    except Unavailable:
+        logger.warning("chunk {} is taken up when Redis is back", entry)

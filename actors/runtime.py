@@ -1,0 +1,164 @@
+"""Everything that runs actors in one process: the loop they share, a Worker a queue, what looks at the clock.
+
+Made by app.py for `tocsin serve` and `tocsin actors`; any number of processes may run one beside each other.
+"""
+
+import asyncio
+import threading
+from collections.abc import Coroutine, Iterable, Mapping
+from typing import Any, Final
+from uuid import uuid4
+
+import dramatiq
+from dramatiq import Worker
+from loguru import logger
+
+from tocsin.actors import queues
+from tocsin.actors.broker import WakingBroker
+from tocsin.actors.escalation import watch
+from tocsin.actors.fan_out import fan_out
+from tocsin.actors.jobs import Jobs
+from tocsin.actors.loop import Loop
+from tocsin.actors.persist import Persister
+from tocsin.actors.route import route
+from tocsin.actors.send import Lane
+from tocsin.channels.contract import BuildContext, Sender
+from tocsin.channels.registry import build_senders
+from tocsin.domain.delivery import Channel
+from tocsin.domain.retry import RetryRule
+from tocsin.domain.settings import Settings
+from tocsin.storage.keys import Keys
+from tocsin.storage.postgres import Postgres
+from tocsin.storage.redis import connect_broker
+from tocsin.storage.store import Store
+
+_WORKER_WAKES_MS: Final = 500
+
+
+class Runtime:
+    """Started once, stopped once. `wanted` are the queues to work on; all of them by default."""
+
+    def __init__(
+        self, settings: Settings, postgres: Postgres, context: BuildContext, wanted: Iterable[str] = queues.ALL
+    ) -> None:
+        self._settings = settings
+        self._postgres = postgres
+        self._context = context
+        self._wanted = tuple(wanted)
+        self._workers: list[Worker] = []
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Returns when every queue is consumed. Raises Unavailable when Redis does not answer."""
+        self._loop = Loop()
+        self._store = self._loop.run(Store.open(self._settings, self._postgres))
+        keys = Keys(self._settings.redis.namespace, self._settings.redis.inbox_prefix)
+        assert self._settings.redis.url is not None  # noqa: S101  # app.py gives every process a server
+        self._broker = WakingBroker(connect_broker(self._settings.redis.url), keys)
+        self._persister = Persister(self._store, f"persister-{uuid4().hex[:12]}")
+        self._lanes = self._loop.run(self._open_lanes())
+        self._declare_actors()
+        self._broker.emit_after("process_boot")
+        for queue in self._wanted:
+            worker = Worker(
+                self._broker,
+                queues={queue},
+                worker_threads=self._threads(queue),
+                worker_timeout=_WORKER_WAKES_MS,
+            )
+            worker.start()
+            self._workers.append(worker)
+        self._loop.run(self._watch_clock())
+        logger.info("actors run: {}", ", ".join(self._wanted))
+
+    def stop(self) -> None:
+        """Takes nothing new, finishes or hands back what is under way, and returns within `actors.shutdown`."""
+        limit_s = self._settings.actors.shutdown / 1000
+        self._loop.run(self._stop_watching())
+        closing = threading.Thread(target=self._loop.run, args=(self._close_lanes(limit_s),))
+        closing.start()
+        self._stop_workers(limit_s)
+        closing.join()
+        self._loop.run(self._finish())
+        self._broker.close()
+        self._loop.stop()
+        logger.info("actors have stopped")
+
+    def _threads(self, queue: str) -> int:
+        threads: Mapping[str, int] = self._settings.actors.threads
+        return threads.get(queue.removeprefix("send_"), 1)
+
+    async def _open_lanes(self) -> dict[Channel, Lane]:
+        rule = retry_rule(self._settings)
+        senders: Mapping[Channel, Sender] = build_senders(self._settings, self._context)
+        return {
+            channel: Lane(
+                self._store,
+                sender,
+                rule=rule,
+                lease_ms=self._settings.actors.lease,
+                resend_unknown=resends_unknown(self._settings, channel),
+            )
+            for channel, sender in senders.items()
+            if queues.of_channel(channel) in self._wanted
+        }
+
+    def _declare_actors(self) -> None:
+        self._declare("fan_out", queues.FAN_OUT, lambda event: fan_out(self._store, event))
+        self._declare("route", queues.ROUTE, lambda event, chunk: route(self._store, event, chunk))
+        self._declare("persist", queues.PERSIST, self._persister.drain)
+        for channel in self._lanes:
+            self._declare(f"send_{channel.lower()}", queues.of_channel(channel), self._lanes[channel].run)
+
+    def _declare(self, name: str, queue: str, work: Any) -> None:
+        def actor(*arguments: Any) -> None:
+            coroutine: Coroutine[Any, Any, None] = work(*arguments)
+            self._loop.run(coroutine)
+
+        dramatiq.actor(actor, actor_name=name, queue_name=queue, broker=self._broker)
+
+    async def _watch_clock(self) -> None:
+        self._tasks = [
+            asyncio.create_task(watch(self._store)),
+            asyncio.create_task(self._store.calls.listen(self._broker.wake)),
+        ]
+        self._jobs = Jobs(self._store, self._settings)
+        self._jobs.start()
+
+    async def _stop_watching(self) -> None:
+        self._jobs.stop()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _close_lanes(self, limit_s: float) -> None:
+        await asyncio.gather(*(lane.close(limit_s) for lane in self._lanes.values()))
+
+    def _stop_workers(self, limit_s: float) -> None:
+        stopping = [
+            threading.Thread(target=worker.stop, kwargs={"timeout": int(limit_s * 1000)}) for worker in self._workers
+        ]
+        for thread in stopping:
+            thread.start()
+        for thread in stopping:
+            while thread.is_alive():
+                # A consumer may fall asleep once more before it sees that it is to stop.
+                self._broker.wake_all()
+                thread.join(timeout=0.05)
+
+    async def _finish(self) -> None:
+        await self._persister.drain()
+        await self._persister.leave()
+        await self._store.close()
+
+
+def retry_rule(settings: Settings) -> RetryRule:
+    """The rule of S8 as it is set."""
+    retry = settings.retry
+    return RetryRule(attempts=retry.attempts, base_ms=retry.base, cap_ms=retry.cap, jitter=retry.jitter)
+
+
+def resends_unknown(settings: Settings, channel: Channel) -> bool:
+    """Whether an unknown outcome on `channel` is sent again with the same identity, or held (design §6)."""
+    section = {Channel.EMAIL: settings.email, Channel.PUSH: settings.push, Channel.SMS: settings.sms}[channel]
+    return bool(section.on_uncertain == "resend")

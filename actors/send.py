@@ -1,0 +1,165 @@
+"""send(channel): claims what this process can start now and carries it to the provider (design §5.5)."""
+
+import asyncio
+import random
+import time
+from collections.abc import Coroutine, Iterable, Sequence
+from typing import Any
+from uuid import uuid4
+
+from loguru import logger
+
+from tocsin.actors.messages import messages_for
+from tocsin.actors.outcomes import ending_of, not_configured, without_address
+from tocsin.actors.recorder import Recorder
+from tocsin.channels.contract import Message, Outcome, OutcomeKind, Sender
+from tocsin.domain.delivery import Channel, Reason
+from tocsin.domain.errors import Unavailable
+from tocsin.domain.retry import RetryRule
+from tocsin.storage.calls import correlation
+from tocsin.storage.flights import Claim, Ending
+from tocsin.storage.store import Store
+
+_MARGIN_S = 2.0
+"""What must be left of a lease beside the provider's time-out when a call begins."""
+_DATA_DELAY_MS = 2_000
+
+
+class Lane:
+    """One channel in one process: as many sends at once as its provider takes, none holding another."""
+
+    def __init__(
+        self, store: Store, sender: Sender, *, rule: RetryRule, lease_ms: int, resend_unknown: bool
+    ) -> None:
+        if lease_ms <= (sender.timeout_s + _MARGIN_S) * 1000:
+            raise ValueError("the lease does not outlast the provider's time-out")
+        self.sender = sender
+        self._store = store
+        self._rule = rule
+        self._lease_ms = lease_ms
+        self._resend = resend_unknown
+        self._recorder = Recorder(store)
+        self._free = sender.concurrency
+        self._slot = asyncio.Condition()
+        self._under_way: set[asyncio.Task[None]] = set()
+        self._open = True
+
+    @property
+    def channel(self) -> Channel:
+        return self.sender.channel
+
+    async def run(self) -> None:
+        """Claims and starts until nothing more may start."""
+        while self._open:
+            room = await self._room()
+            claims = await self._claim(room) if self._open else []
+            if not claims:
+                await self._give_back(room)
+                return
+            await self._give_back(room - len(claims))
+            self._start(self._carry(claims))
+
+    async def close(self, limit_s: float) -> None:
+        """Takes nothing new and waits for what is under way, at most `limit_s` seconds."""
+        self._open = False
+        if self._under_way:
+            await asyncio.wait(self._under_way, timeout=limit_s)
+        await self._recorder.close(limit_s)
+        await self.sender.close()
+
+    async def _room(self) -> int:
+        async with self._slot:
+            await self._slot.wait_for(lambda: self._free > 0 or not self._open)
+            room, self._free = self._free, 0
+            return room
+
+    async def _give_back(self, slots: int) -> None:
+        async with self._slot:
+            self._free += slots
+            self._slot.notify_all()
+
+    async def _claim(self, most: int) -> list[Claim]:
+        try:
+            return await self._store.flights.claim(
+                self.channel,
+                uuid4().hex,
+                most,
+                lease_ms=self._lease_ms,
+                attempts=self._rule.attempts,
+                resend=self._resend,
+            )
+        except Unavailable as error:
+            logger.warning("{} claims nothing: {}", self.channel, error)
+            return []
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+
+    async def _carry(self, claims: Sequence[Claim]) -> None:
+        started = 0
+        try:
+            messages = await self._ready_messages(claims)
+            began = time.monotonic()
+            for claim, message in await self._begun(messages):
+                started += 1
+                self._start(self._send_in_slot(claim, message, began))
+        except Unavailable as error:
+            # The lease's end frees what was claimed and not begun.
+            logger.warning("{} sends wait: {}", self.channel, error)
+        finally:
+            await self._give_back(len(claims) - started)
+
+    async def _ready_messages(self, claims: Sequence[Claim]) -> list[tuple[Claim, Message]]:
+        """The messages that can be sent; what cannot be is recorded, what lacks data is handed back."""
+        if not self.sender.configured:
+            await self._record_all(not_configured(claim) for claim in claims)
+            return []
+        prepared = await messages_for(self._store, claims)
+        await self._record_all(without_address(claim) for claim, message in prepared.items() if message is None)
+        missing = [claim for claim in claims if claim not in prepared]
+        if missing:
+            await self._store.flights.release(missing, missing[0].token, delay_ms=_DATA_DELAY_MS)
+        return [(claim, message) for claim, message in prepared.items() if message is not None]
+
+    async def _record_all(self, endings: Iterable[Ending]) -> None:
+        for ending in endings:
+            await self._recorder.add(ending)
+
+    async def _begun(self, messages: Sequence[tuple[Claim, Message]]) -> list[tuple[Claim, Message]]:
+        if not messages:
+            return []
+        claims = [claim for claim, _ in messages]
+        detail = {"provider": self.sender.provider}
+        begun = await self._store.flights.begin(claims, claims[0].token, lease_ms=self._lease_ms, detail=detail)
+        return [pair for pair, may in zip(messages, begun, strict=True) if may]
+
+    async def _send_in_slot(self, claim: Claim, message: Message, began: float) -> None:
+        correlation.set(message.cid)
+        try:
+            outcome = await self._send(message, began)
+        finally:
+            await self._give_back(1)
+        chance = random.random()  # noqa: S311  # jitter, not a secret
+        ending = ending_of(claim, outcome, self.sender.provider, self._rule, resend_unknown=self._resend, chance=chance)
+        logger.info(
+            "{} {} step {} attempt {}: {}{}",
+            self.channel, message.delivery, claim.step, claim.attempt, ending.status,
+            f" ({outcome.reason})" if outcome.reason else "",
+        )  # fmt: skip
+        await self._recorder.add(ending)
+        if outcome.dead_tokens:
+            await self._store.drop_tokens(claim.user, outcome.dead_tokens)
+
+    async def _send(self, message: Message, began: float) -> Outcome:
+        # A process that was frozen after its claim began finds its lease gone: another may be sending by now.
+        if time.monotonic() - began > self._lease_ms / 1000 - self.sender.timeout_s - _MARGIN_S:
+            return Outcome(OutcomeKind.TEMPORARY, Reason.LEASE_LOST, message="not sent: the lease would not outlast it")
+        try:
+            return await asyncio.wait_for(self.sender.send(message), self.sender.timeout_s + _MARGIN_S / 2)
+        except TimeoutError:
+            return Outcome(OutcomeKind.UNKNOWN, Reason.TIMEOUT, message="no answer within the time-out")
+        except Exception as error:
+            logger.exception("{} raised", self.sender.provider)
+            return Outcome(OutcomeKind.UNKNOWN, Reason.INTERNAL, message=type(error).__name__)

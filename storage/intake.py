@@ -1,0 +1,100 @@
+"""Accepting events: into Postgres first, requests that arrive together sharing a commit, then into Redis (design §5.1).
+
+While one commit runs the next batch gathers; there is no timer. With Postgres away the event is taken into Redis with its
+fact, if Redis keeps what it is told; with Redis away it is taken into Postgres and entered later.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tocsin.domain.errors import Conflict, PostgresAway, RedisAway, Unavailable
+from tocsin.domain.event import Event, Recipient
+from tocsin.storage import accepted
+from tocsin.storage.accepted import Accepted, Idempotency, Stored
+from tocsin.storage.flights import Flights
+from tocsin.storage.postgres import Postgres
+
+_MOST_TOGETHER = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """That an event was taken: `durability` is "postgres" or "redis"; `replay` the answer that its idempotency key was
+    given before, in which case nothing was taken now."""
+
+    durability: str
+    replay: dict[str, Any] | None = None
+
+
+class Intake:
+    """Takes events on one event loop."""
+
+    def __init__(self, flights: Flights, postgres: Postgres) -> None:
+        self._flights = flights
+        self._postgres = postgres
+        self._gathering: list[tuple[Accepted, asyncio.Future[Stored]]] = []
+        self._committing: asyncio.Task[None] | None = None
+        self.redis_is_durable = False
+        """Whether Redis has AOF on, so that an event may rest in it alone."""
+
+    async def take(self, row: Accepted) -> Taken:
+        """Takes one event. Raises Unavailable when neither store can keep it, Conflict when its idempotency key was
+        used for another request."""
+        try:
+            stored = await self._commit(row)
+        except PostgresAway:
+            return await self._take_into_redis(row)
+        if stored.replay is not None:
+            return Taken("postgres", stored.replay)
+        try:
+            await self._flights.accept(row.event, row.recipients, None)
+        except RedisAway:
+            return Taken("postgres")
+        return Taken("postgres")
+
+    async def _take_into_redis(self, row: Accepted) -> Taken:
+        if not self.redis_is_durable:
+            raise PostgresAway("Postgres is away and Redis does not keep what it is told (appendonly is off)")
+        await self._flights.accept(row.event, row.recipients, fact_of(row.event, row.recipients, row.idempotency))
+        return Taken("redis")
+
+    async def _commit(self, row: Accepted) -> Stored:
+        future: asyncio.Future[Stored] = asyncio.get_running_loop().create_future()
+        self._gathering.append((row, future))
+        if self._committing is None or self._committing.done():
+            self._committing = asyncio.create_task(self._commit_gathered())
+        return await future
+
+    async def _commit_gathered(self) -> None:
+        while self._gathering:
+            batch, self._gathering = self._gathering[:_MOST_TOGETHER], self._gathering[_MOST_TOGETHER:]
+            try:
+                answers = await self._postgres.call(accepted.store_accepted, [row for row, _ in batch])
+            except (Unavailable, Conflict) as error:
+                _answer(batch, [error] * len(batch))
+            except Exception as error:  # noqa: BLE001  # whatever it is, those who wait must hear of it
+                _answer(batch, [error] * len(batch))
+            else:
+                _answer(batch, answers)
+
+
+def fact_of(event: Event, recipients: Sequence[Recipient], idempotency: Idempotency | None) -> dict[str, Any]:
+    """The `accepted` fact of an event that Postgres does not have yet."""
+    return {
+        "f": "accepted",
+        "event": event.model_dump(mode="json"),
+        "recipients": [person.model_dump(mode="json", exclude_none=True) for person in recipients],
+        "idempotency": idempotency.as_fact() if idempotency else None,
+    }
+
+
+def _answer(batch: Sequence[tuple[Accepted, "asyncio.Future[Stored]"]], answers: Sequence[Stored | Exception]) -> None:
+    for (_, future), answer in zip(batch, answers, strict=True):
+        if future.done():
+            continue
+        if isinstance(answer, Exception):
+            future.set_exception(answer)
+        else:
+            future.set_result(answer)

@@ -1,0 +1,76 @@
+"""Who a chunk or a claim is about: from Redis where it is known, else from Postgres, else by what can be said without."""
+
+from collections.abc import Iterable, Sequence
+from uuid import UUID
+
+from tocsin.domain.errors import PostgresAway
+from tocsin.domain.event import Contact, Event, Recipient
+from tocsin.storage import queries, users
+from tocsin.storage.flights import Flights
+from tocsin.storage.postgres import Postgres
+from tocsin.storage.profiles import Profiles
+
+
+class People:
+    """Reads through Redis to Postgres."""
+
+    def __init__(self, flights: Flights, profiles: Profiles, postgres: Postgres) -> None:
+        self._flights = flights
+        self._profiles = profiles
+        self._postgres = postgres
+
+    async def contacts_of(self, people: Sequence[Recipient]) -> dict[str, Contact]:
+        """The stored contact of each person; for one known only inline an empty one with the person's opt-outs. Who is
+        neither stored nor inline is left out. Raises PostgresAway when somebody cannot be judged without it."""
+        known = await self._profiles.known([person.id for person in people])
+        missing = [person for person in people if person.id not in known]
+        if not missing:
+            return known
+        try:
+            found = await self._stored([person.id for person in missing])
+        except PostgresAway:
+            return known | await self._judged_without_postgres(missing)
+        strangers = {person.id: Contact(id=person.id) for person in missing if person.inline}
+        return known | strangers | found
+
+    async def reached(self, wanted: Sequence[tuple[UUID, str]]) -> dict[tuple[UUID, str], Contact]:
+        """Where each (event, user) can be reached now; who cannot be known now is left out."""
+        inline = await self._profiles.inline(wanted)
+        people = {user: inline.get((event, user), Recipient(id=user)) for event, user in wanted}
+        try:
+            contacts = await self.contacts_of(list(people.values()))
+        except PostgresAway:
+            contacts = await self._profiles.known(list(people))
+        return {
+            (event, user): contacts[user].overlaid(inline[event, user]) if (event, user) in inline else contacts[user]
+            for event, user in wanted
+            if user in contacts
+        }
+
+    async def events(self, wanted: Iterable[UUID]) -> dict[UUID, Event]:
+        """The events by id; those that cannot be known now are left out."""
+        found: dict[UUID, Event] = {}
+        missing: list[UUID] = []
+        for identifier in wanted:
+            event = await self._flights.event(identifier)
+            if event is None:
+                missing.append(identifier)
+            else:
+                found[identifier] = event
+        if missing:
+            try:
+                found |= await self._postgres.call(queries.contents, missing)
+            except PostgresAway:
+                return found
+        return found
+
+    async def _stored(self, wanted: Sequence[str]) -> dict[str, Contact]:
+        contacts: list[Contact] = await self._postgres.call(users.contacts, wanted)
+        await self._profiles.keep(contacts)
+        return {contact.id: contact for contact in contacts}
+
+    async def _judged_without_postgres(self, people: Sequence[Recipient]) -> dict[str, Contact]:
+        off = await self._profiles.opt_outs([person.id for person in people])
+        if off is None or not all(person.inline for person in people):
+            raise PostgresAway("who some recipients are is only in Postgres")
+        return {person.id: Contact(id=person.id, opt_outs=off[person.id]) for person in people}

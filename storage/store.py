@@ -1,0 +1,218 @@
+"""Both stores behind one door, for one event loop: what http/ and actors/ ask for that takes more than one of them."""
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID, uuid4
+
+from loguru import logger
+
+from tocsin.domain.errors import NotFound, PostgresAway, RedisAway
+from tocsin.domain.event import Contact, Event, Recipient
+from tocsin.domain.settings import Settings
+from tocsin.storage import queries, users
+from tocsin.storage.accepted import Accepted, Idempotency
+from tocsin.storage.calls import Calls
+from tocsin.storage.facts import Entry, Journal
+from tocsin.storage.flights import Flights, InboxSettings
+from tocsin.storage.inbox import InboxLists
+from tocsin.storage.intake import Intake, Taken
+from tocsin.storage.keys import Keys
+from tocsin.storage.people import People
+from tocsin.storage.postgres import Postgres
+from tocsin.storage.profiles import Profiles
+from tocsin.storage.redis import connect, told
+from tocsin.storage.scripts import MOST_ITEMS, Scripts
+
+_DAY_MS = 86_400_000
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """What became of one notification that somebody asked to mark read."""
+
+    id: UUID
+    found: bool
+    changed: bool
+    read_ms: int | None
+
+
+class Store:
+    """Made by `open`; every method raises RedisAway or PostgresAway only where it cannot do without."""
+
+    def __init__(self, settings: Settings, postgres: Postgres, client: Any) -> None:
+        keys = Keys(settings.redis.namespace, settings.redis.inbox_prefix)
+        scripts = Scripts(client, keys)
+        inbox = InboxSettings(keys.inbox_prefix, settings.cache.enabled, settings.cache.ttl)
+        self._client = client
+        self._keys = keys
+        self.settings = settings
+        self.postgres = postgres
+        self.flights = Flights(client, scripts, keys, inbox)
+        self.facts = Journal(client, keys)
+        self.lists = InboxLists(client, scripts, keys)
+        self.profiles = Profiles(client, scripts, keys, max(settings.cache.ttl, _DAY_MS))
+        self.calls = Calls(client, scripts, keys)
+        self.people = People(self.flights, self.profiles, postgres)
+        self._intake = Intake(self.flights, postgres)
+
+    @classmethod
+    async def open(cls, settings: Settings, postgres: Postgres) -> "Store":
+        """A store on this event loop. Does not fail when a server is away; it says so when it is asked."""
+        if settings.redis.url is None:
+            raise ValueError("redis.url is set before a store is opened")
+        store = cls(settings, postgres, connect(settings.redis.url))
+        await store.learn_durability()
+        return store
+
+    async def close(self) -> None:
+        """Lets go of Redis; Postgres is its maker's to close."""
+        await self._client.aclose()
+
+    async def ping(self) -> None:
+        """Raises RedisAway when Redis does not answer."""
+        with told():
+            await self._client.ping()
+
+    async def learn_durability(self) -> None:
+        """Asks Redis whether it keeps what it is told, which decides whether an event may rest in it alone."""
+        try:
+            with told():
+                settings = await self._client.info("persistence")
+        except RedisAway:
+            return
+        self._intake.redis_is_durable = bool(settings.get("aof_enabled"))
+
+    async def accept(self, event: Event, recipients: Sequence[Recipient], idempotency: Idempotency | None) -> Taken:
+        """Takes an event in and calls its fan-out."""
+        taken = await self._intake.take(Accepted(event, list(recipients), idempotency))
+        if taken.replay is None:
+            try:
+                await self.calls.put("fan_out", "fan_out", str(event.id))
+            except RedisAway:
+                logger.warning("event {} is stored; it starts when Redis is back", event.id)
+        return taken
+
+    async def read(self, user: str, notifications: Sequence[UUID]) -> list[Read]:
+        """Marks notifications of `user` read, in both stores before it answers. Raises RedisAway, for something may
+        still go out; and PostgresAway for one that only Postgres could know."""
+        answers: list[Read] = []
+        for first in range(0, len(notifications), MOST_ITEMS):
+            answers += await self._read(user, notifications[first : first + MOST_ITEMS])
+        return answers
+
+    async def cancel(self, event: UUID, reason: str, by: str, at_ms: int) -> int:
+        """Withdraws an event: nothing of it that has not gone out will. Answers how many deliveries were waiting."""
+        fact = {"f": "cancelled", "e": str(event), "at": at_ms, "reason": reason, "by": by}
+        cancelled = await self.flights.withdraw(event, fact)
+        await self.settled()
+        waiting = await self.postgres.call(queries.waiting_notifications, event)
+        for first in range(0, len(waiting), MOST_ITEMS):
+            cancelled += await self.flights.withdraw(event, None, waiting[first : first + MOST_ITEMS])
+        await self.settled()
+        return cancelled
+
+    async def settled(self, limit_s: float = 2.0) -> bool:
+        """Waits until Postgres has what the journal holds now, so that a caller reads what it wrote. Best effort."""
+        try:
+            await self.nudge_persister()
+            return await self.facts.drained(limit_s)
+        except RedisAway:
+            return False
+
+    async def stored(self, entries: Sequence[Entry]) -> None:
+        """After the commit: forgets the journal's entries, trims the lists, and publishes what was not shown yet."""
+        await self.facts.done([identifier for identifier, _ in entries])
+        listed = list(_listed(entries))
+        shown = [(user, note, event, at) for user, note, event, at, published in listed if published]
+        await self.lists.trim(shown)
+        await self.lists.publish([(user, note, at) for user, note, _, at, published in listed if not published])
+
+    async def nudge_persister(self) -> None:
+        """Calls the persister, unless a call waits."""
+        await self.calls.put("persist", "persist", most_waiting=1)
+
+    async def contacts_of(self, people: Sequence[Recipient]) -> dict[str, Contact]:
+        return await self.people.contacts_of(people)
+
+    async def reached(self, wanted: Sequence[tuple[UUID, str]]) -> dict[tuple[UUID, str], Contact]:
+        return await self.people.reached(wanted)
+
+    async def events(self, wanted: Iterable[UUID]) -> dict[UUID, Event]:
+        return await self.people.events(wanted)
+
+    async def drop_tokens(self, user: str, tokens: Sequence[str]) -> None:
+        """Forgets device tokens that will never work again."""
+        try:
+            await self.postgres.call(users.delete_tokens, user, list(tokens))
+            await self.profiles.keep(await self.postgres.call(users.contacts, [user]))
+        except (PostgresAway, RedisAway) as error:
+            logger.warning("dead device tokens are kept for now: {}", error)
+
+    @asynccontextmanager
+    async def lock(self, name: str, *, limit_s: float) -> AsyncIterator[bool]:
+        """Whether this process may do what `name` says now; others may again when it is done, or after `limit_s`."""
+        token = uuid4().hex
+        with told():
+            mine = bool(await self._client.set(self._keys.lock(name), token, nx=True, px=int(limit_s * 1000)))
+        try:
+            yield mine
+        finally:
+            if mine:
+                with told():
+                    if await self._client.get(self._keys.lock(name)) == token:
+                        await self._client.delete(self._keys.lock(name))
+
+    async def _read(self, user: str, notifications: Sequence[UUID]) -> list[Read]:
+        answers = await self.flights.read(user, [(identifier, False) for identifier in notifications])
+        unseen = [note for note, answer in zip(notifications, answers, strict=True) if answer.state == "unseen"]
+        found = {note: answer for note, answer in zip(notifications, answers, strict=True)}
+        earlier: dict[UUID, int | None] = {}
+        if unseen:
+            earlier = await self._owned(user, unseen)
+            owned = [note for note in unseen if note in earlier and earlier[note] is None]
+            if owned:
+                marked = await self.flights.read(user, [(note, True) for note in owned])
+                found |= dict(zip(owned, marked, strict=True))
+        changed = [note for note, answer in found.items() if answer.state == "changed"]
+        if changed:
+            await self._read_in_postgres(user, changed, found[changed[0]].read_ms)
+        return [
+            Read(note, True, False, earlier[note])
+            if earlier.get(note) is not None
+            else Read(note, found[note].state in {"changed", "known"}, found[note].state == "changed", found[note].read_ms)
+            for note in notifications
+        ]
+
+    async def _owned(self, user: str, notifications: Sequence[UUID]) -> dict[UUID, int | None]:
+        """Of notifications without a flight, those that are the user's, with when they were read."""
+        listed = {each.id: each.read_ms for each in await self.lists.entries(user)}
+        owned = {note: listed[note] for note in notifications if note in listed}
+        rest = [note for note in notifications if note not in listed]
+        if rest:
+            owned |= await self.postgres.call(queries.read_times, user, rest)
+        return owned
+
+    async def _read_in_postgres(self, user: str, notifications: Sequence[UUID], read_ms: int) -> None:
+        try:
+            await self.postgres.call(queries.read_now, user, notifications, read_ms)
+        except PostgresAway as error:
+            # The fact is in the journal; it is stored when Postgres is back.
+            logger.debug("a read waits in the journal: {}", error)
+
+
+def _listed(entries: Sequence[Entry]) -> Iterable[tuple[str, str, str, int, bool]]:
+    """(user, notification, event, listed_ms, published) of every in-app notification in journal entries."""
+    for _, facts in entries:
+        for fact in facts:
+            if fact["f"] == "routed":
+                for notification, user, listed_ms, _ in fact["n"]:
+                    if listed_ms:
+                        yield user, notification, fact["e"], listed_ms, fact["published"]
+            elif fact["f"] == "listed":
+                for notification, user, listed_ms in fact["n"]:
+                    yield user, notification, fact["e"], listed_ms, fact["published"]
+
+
+__all__ = ["NotFound", "Read", "Store"]

@@ -1,0 +1,424 @@
+"""The scripts of what is in motion, on fakeredis and on a real Redis."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+from uuid import UUID
+
+import fakeredis
+import pytest
+
+from tests.scenes import an_event, people, routed, routing
+from tocsin.domain.delivery import Channel, Reason, Status
+from tocsin.domain.event import Contact
+from tocsin.domain.plan import Priority, Step
+from tocsin.storage.facts import Journal
+from tocsin.storage.flights import Claim, Ending, Flights, InboxSettings
+from tocsin.storage.inbox import InboxLists, entry
+from tocsin.storage.keys import Keys
+from tocsin.storage.profiles import Profiles
+from tocsin.storage.redis import connect
+from tocsin.storage.scripts import Scripts
+
+LEASE_MS = 60_000
+GONE_MS = 1
+NEVER = 3_600_000
+
+
+class Bench:
+    """The Redis side of storage on one client."""
+
+    def __init__(self, client: Any, *, cached: bool = True) -> None:
+        self.client = client
+        self.keys = Keys("t", "notifications")
+        scripts = Scripts(client, self.keys)
+        self.flights = Flights(client, scripts, self.keys, InboxSettings("notifications", cached, 60_000))
+        self.journal = Journal(client, self.keys)
+        self.lists = InboxLists(client, scripts, self.keys)
+        self.profiles = Profiles(client, scripts, self.keys, 60_000)
+
+    async def claim(self, channel: Channel, token: str = "t1", *, lease_ms: int = LEASE_MS, resend: bool = False) -> list[Claim]:
+        return await self.flights.claim(channel, token, 100, lease_ms=lease_ms, attempts=3, resend=resend)
+
+    async def sending(self, channel: Channel, token: str = "t1", *, lease_ms: int = LEASE_MS) -> list[Claim]:
+        """Claimed and begun."""
+        claims = await self.claim(channel, token, lease_ms=LEASE_MS)
+        assert all(await self.flights.begin(claims, token, lease_ms=lease_ms, detail={"provider": "p"}))
+        return claims
+
+    async def moves(self) -> list[tuple[str, int, str, dict[str, Any]]]:
+        """(channel, attempt, status, detail) of every move told so far, in order."""
+        return [
+            (channel, attempt, status, detail)
+            for fact in await self.facts()
+            if fact["f"] == "moved"
+            for _, _, channel, attempt, status, _, _, detail in fact["d"]
+        ]
+
+    async def facts(self) -> list[dict[str, Any]]:
+        entries = await self.client.xrange(self.keys.facts)
+        return [fact for _, fields in entries for fact in json.loads(fields["d"])]
+
+    async def leftovers(self) -> set[str]:
+        """What is still in motion."""
+        names = await self.client.keys("t:*")
+        return {name for name in names if name.split(":")[1] in {"flight", "due", "chunk", "recipients"}}
+
+
+@pytest.fixture(params=["fakeredis", pytest.param("redis", marks=pytest.mark.servers)])
+async def client(request: pytest.FixtureRequest) -> AsyncIterator[Any]:
+    if request.param == "fakeredis":
+        made: Any = fakeredis.FakeAsyncRedis(decode_responses=True)
+    else:
+        made = connect(request.getfixturevalue("redis_url"))
+        await made.flushdb()
+    yield made
+    await made.aclose()
+
+
+@pytest.fixture
+def bench(client: Any) -> Bench:
+    return Bench(client)
+
+
+async def eventually(condition: Callable[[], Awaitable[Any]], limit_s: float = 5.0) -> Any:
+    deadline = asyncio.get_running_loop().time() + limit_s
+    while not (value := await condition()):
+        assert asyncio.get_running_loop().time() < deadline, "it did not come about"
+        await asyncio.sleep(0.005)
+    return value
+
+
+async def test_an_event_is_taken_in_once(bench: Bench) -> None:
+    event = an_event()
+    assert await bench.flights.accept(event, people("u1"), None)
+    assert not await bench.flights.accept(event, people("u1"), None)
+    assert await bench.flights.event(event.id) == event
+
+
+async def test_the_fact_of_an_event_that_postgres_lacks_is_told_in_the_same_step(bench: Bench) -> None:
+    await bench.flights.accept(an_event(), people("u1"), {"f": "accepted"})
+    assert await bench.facts() == [{"f": "accepted"}]
+
+
+async def test_an_event_is_fanned_out_page_by_page_and_says_when_it_is_complete(bench: Bench) -> None:
+    users = [f"u{number}" for number in range(250)]
+    event = an_event(Step(Channel.IN_APP, 0), recipient_count=250)
+    await bench.flights.accept(event, people(*users), None)
+    pages = [await bench.flights.take_page(event, cursor) for cursor in (0, 100, 200)]
+    assert [(page.state, page.cursor, page.chunk) for page in pages] == [("more", 100, 0), ("more", 200, 1), ("last", 250, 2)]
+    for chunk in (2, 0, 1):
+        chunk_users = [person.id for person in await bench.flights.chunk(event.id, chunk)]
+        await bench.flights.route(event, chunk, [routing(event, user) for user in chunk_users])
+    told = [(fact["status"], fact["expected"]) for fact in await bench.facts() if fact["f"] == "event"]
+    assert told == [("PROCESSING", None), ("COMPLETED", 250)]
+    listed = [notification[1] for fact in await bench.facts() if fact["f"] == "routed" for notification in fact["n"]]
+    assert sorted(listed) == sorted(users)
+    assert await bench.leftovers() == set()
+
+
+async def test_a_page_is_made_once_by_two_that_ask_for_it(bench: Bench) -> None:
+    event = an_event()
+    await bench.flights.accept(event, people(*(f"u{number}" for number in range(150))), None)
+    first, second = await asyncio.gather(bench.flights.take_page(event, 0), bench.flights.take_page(event, 0))
+    assert {first.state, second.state} == {"more", "moved"}
+
+
+async def test_fan_out_pauses_while_twenty_chunks_are_open(bench: Bench) -> None:
+    event = an_event(Step(Channel.IN_APP, 0))
+    await bench.flights.accept(event, people(*(f"u{number}" for number in range(2_100))), None)
+    cursor = 0
+    while (page := await bench.flights.take_page(event, cursor)).state == "more":
+        cursor = page.cursor
+    assert (page.state, page.cursor) == ("pause", 2_000)
+
+
+async def test_a_chunk_is_routed_once_by_two_that_try(bench: Bench) -> None:
+    event = an_event()
+    await bench.flights.accept(event, people("u1"), None)
+    await bench.flights.take_page(event, 0)
+    routings = [routing(event, "u1")]
+    answers = await asyncio.gather(*(bench.flights.route(event, 0, routings) for _ in range(2)))
+    assert sum(answer is not None for answer in answers) == 1
+    assert len(await bench.lists.entries("u1")) == 1
+
+
+async def test_in_app_is_delivered_by_being_listed_and_leaves_no_flight(bench: Bench) -> None:
+    event = an_event(Step(Channel.IN_APP, 0))
+    (made,) = await routed(bench.flights, event, "u1")
+    (listed,) = await bench.lists.entries("u1")
+    assert (listed.id, listed.event) == (made.id, event.id)
+    assert await bench.leftovers() == set()
+    assert 0 < await bench.client.pttl("notifications:u1") <= 60_000
+
+
+async def test_a_stored_entry_is_removed_by_its_exact_bytes(bench: Bench) -> None:
+    await routed(bench.flights, an_event(Step(Channel.IN_APP, 0)), "u1")
+    await routed(bench.flights, an_event(Step(Channel.IN_APP, 0)), "u1")
+    newer, older = await bench.lists.entries("u1")
+    assert entry(newer.id, newer.event, newer.listed_ms) == await bench.client.lindex("notifications:u1", 0)
+    await bench.lists.trim([("u1", older.id, older.event, older.listed_ms)])
+    assert await bench.lists.entries("u1") == [newer]
+
+
+async def test_with_the_cache_off_nothing_is_listed(client: Any) -> None:
+    bench = Bench(client, cached=False)
+    await routed(bench.flights, an_event(Step(Channel.IN_APP, 0)), "u1")
+    assert await bench.lists.entries("u1") == []
+    assert [fact["published"] for fact in await bench.facts() if fact["f"] == "routed"] == [False]
+
+
+async def test_a_later_step_starts_when_its_time_comes(bench: Bench) -> None:
+    await routed(bench.flights, an_event(Step(Channel.IN_APP, 0), Step(Channel.SMS, 30), Step(Channel.EMAIL, NEVER)), "u1")
+    assert await bench.claim(Channel.SMS) == []
+    assert await eventually(lambda: bench.flights.escalate([Channel.SMS])) == ["s:SMS"]
+    (claim,) = await bench.claim(Channel.SMS, "t2")
+    assert (claim.step, claim.attempt, claim.user) == (2, 1, "u1")
+    assert await bench.claim(Channel.EMAIL) == []
+
+
+async def test_what_is_due_starts_once_however_many_look(bench: Bench) -> None:
+    await routed(bench.flights, an_event(Step(Channel.SMS, 1)), "u1")
+    await eventually(lambda: bench.flights.escalate([Channel.SMS]))
+    await asyncio.gather(*(bench.flights.escalate([Channel.SMS]) for _ in range(5)))
+    assert [status for _, _, status, _ in await bench.moves()] == ["QUEUED"]
+
+
+async def test_two_actors_do_not_claim_one_delivery(bench: Bench) -> None:
+    await routed(bench.flights, an_event(Step(Channel.SMS, 0)), *(f"u{number}" for number in range(50)))
+    batches = await asyncio.gather(
+        *(bench.flights.claim(Channel.SMS, f"t{n}", 20, lease_ms=LEASE_MS, attempts=3, resend=False) for n in range(6))
+    )
+    claimed = [claim.notification for batch in batches for claim in batch]
+    assert len(claimed) == len(set(claimed)) == 50
+
+
+async def test_the_same_token_gets_the_same_answer(bench: Bench) -> None:
+    await routed(bench.flights, an_event(Step(Channel.SMS, 0)), "u1", "u2")
+    assert await bench.claim(Channel.SMS, "t1") == await bench.claim(Channel.SMS, "t1") != []
+
+
+async def test_critical_is_claimed_first(bench: Bench) -> None:
+    await routed(bench.flights, an_event(Step(Channel.SMS, 0)), "u1", "u2")
+    (critical,) = await routed(bench.flights, an_event(Step(Channel.SMS, 0), priority=Priority.CRITICAL), "u3")
+    (first,) = await bench.flights.claim(Channel.SMS, "t1", 1, lease_ms=LEASE_MS, attempts=3, resend=False)
+    assert first.notification == critical.id
+
+
+async def test_a_claim_that_never_began_is_freed_without_a_trace(bench: Bench) -> None:
+    await routed(bench.flights, an_event(Step(Channel.SMS, 0)), "u1")
+    (lost,) = await bench.claim(Channel.SMS, "t1", lease_ms=GONE_MS)
+    (again,) = await eventually(lambda: bench.claim(Channel.SMS, "t2"))
+    assert again.attempt == lost.attempt == 1
+    assert await bench.flights.begin([lost], "t1", lease_ms=LEASE_MS, detail={}) == [False]
+    assert await bench.moves() == []
+
+
+async def test_a_lease_lost_while_sending_is_uncertain_and_held(bench: Bench) -> None:
+    await routed(bench.flights, an_event(Step(Channel.SMS, 0)), "u1")
+    await bench.sending(Channel.SMS, "t1", lease_ms=GONE_MS)
+
+    async def uncertain() -> bool:
+        assert await bench.claim(Channel.SMS, "t2", resend=False) == []
+        return ("SMS", 1, "UNCERTAIN", {"reason": "lease_lost"}) in await bench.moves()
+
+    await eventually(uncertain)
+    assert await bench.leftovers() == set()
+
+
+async def test_a_lease_lost_while_sending_is_sent_again_where_the_channel_says_so(bench: Bench) -> None:
+    await routed(bench.flights, an_event(Step(Channel.EMAIL, 0)), "u1")
+    await bench.sending(Channel.EMAIL, "t1", lease_ms=GONE_MS)
+    (again,) = await eventually(lambda: bench.claim(Channel.EMAIL, "t2", resend=True))
+    assert again.attempt == 2
+    assert [(attempt, status) for _, attempt, status, _ in await bench.moves()] == [
+        (1, "SENDING"),
+        (1, "UNCERTAIN"),
+        (2, "RETRYING"),
+    ]
+
+
+async def test_a_sent_delivery_leaves_nothing_in_motion(bench: Bench) -> None:
+    await routed(bench.flights, an_event(Step(Channel.EMAIL, 0)), "u1")
+    (claim,) = await bench.sending(Channel.EMAIL)
+    assert await bench.flights.record([Ending(claim, Status.SENT, {"provider_id": "x"})]) == [False]
+    assert (await bench.moves())[-1] == ("EMAIL", 1, "SENT", {"provider_id": "x"})
+    assert await bench.leftovers() == set()
+
+
+async def test_a_failed_attempt_is_followed_by_another_after_its_delay(bench: Bench) -> None:
+    await routed(bench.flights, an_event(Step(Channel.EMAIL, 0)), "u1")
+    (claim,) = await bench.sending(Channel.EMAIL)
+    ending = Ending(claim, Status.FAILED, {}, retry_in_ms=20, retry_reason=Reason.TIMEOUT)
+    assert await bench.flights.record([ending]) == [True]
+    (again,) = await eventually(lambda: bench.claim(Channel.EMAIL, "t2"))
+    assert again.attempt == 2
+    channel, attempt, status, detail = (await bench.moves())[-1]
+    assert (channel, attempt, status, detail["reason"]) == ("EMAIL", 2, "RETRYING", "timeout")
+
+
+async def test_a_record_that_is_sent_again_changes_nothing_more(bench: Bench) -> None:
+    await routed(bench.flights, an_event(Step(Channel.EMAIL, 0)), "u1")
+    (claim,) = await bench.sending(Channel.EMAIL)
+    ending = Ending(claim, Status.FAILED, {}, retry_in_ms=0, retry_reason=Reason.TIMEOUT)
+    assert await bench.flights.record([ending]) == [True]
+    assert await bench.flights.record([ending]) == [False]
+    assert [attempt for _, attempt, status, _ in await bench.moves() if status == "RETRYING"] == [2]
+
+
+async def test_an_outcome_that_comes_after_its_lease_is_told_and_moves_nothing(bench: Bench) -> None:
+    await routed(bench.flights, an_event(Step(Channel.EMAIL, 0)), "u1")
+    (late,) = await bench.sending(Channel.EMAIL, "t1", lease_ms=GONE_MS)
+    (again,) = await eventually(lambda: bench.claim(Channel.EMAIL, "t2", resend=True))
+    await bench.flights.record([Ending(late, Status.SENT, {})])
+    assert ("EMAIL", 1, "SENT", {}) in await bench.moves()
+    assert await bench.flights.begin([again], "t2", lease_ms=LEASE_MS, detail={}) == [True]
+
+
+async def test_a_read_stops_the_sms_that_is_waiting(bench: Bench) -> None:
+    (made,) = await routed(bench.flights, an_event(Step(Channel.IN_APP, 0), Step(Channel.SMS, 1), Step(Channel.EMAIL, NEVER)), "u1")
+    (answer,) = await bench.flights.read("u1", [(made.id, False)])
+    assert answer.state == "changed"
+    assert await bench.flights.escalate([Channel.SMS]) == []
+    assert {(channel, status) for channel, _, status, _ in await bench.moves()} == {("SMS", "CANCELLED"), ("EMAIL", "CANCELLED")}
+    assert await bench.leftovers() == set()
+
+
+async def test_a_read_between_claim_and_begin_stops_the_send(bench: Bench) -> None:
+    (made,) = await routed(bench.flights, an_event(Step(Channel.SMS, 0)), "u1")
+    claims = await bench.claim(Channel.SMS)
+    await bench.flights.read("u1", [(made.id, False)])
+    assert await bench.flights.begin(claims, "t1", lease_ms=LEASE_MS, detail={}) == [False]
+
+
+async def test_no_attempt_follows_a_read_that_came_while_sending(bench: Bench) -> None:
+    (made,) = await routed(bench.flights, an_event(Step(Channel.SMS, 0)), "u1")
+    (claim,) = await bench.sending(Channel.SMS)
+    await bench.flights.read("u1", [(made.id, False)])
+    ending = Ending(claim, Status.FAILED, {}, retry_in_ms=0, retry_reason=Reason.TIMEOUT)
+    assert await bench.flights.record([ending]) == [False]
+    assert (await bench.moves())[-1] == ("SMS", 2, "CANCELLED", {"reason": "read"})
+    assert await bench.leftovers() == set()
+
+
+async def test_reading_twice_changes_once(bench: Bench) -> None:
+    (made,) = await routed(bench.flights, an_event(Step(Channel.IN_APP, 0), Step(Channel.SMS, NEVER)), "u1")
+    (first,) = await bench.flights.read("u1", [(made.id, False)])
+    (second,) = await bench.flights.read("u1", [(made.id, False)])
+    assert (first.state, second.state, second.read_ms) == ("changed", "known", first.read_ms)
+    assert [fact["n"] for fact in await bench.facts() if fact["f"] == "read"] == [[[str(made.id), "u1"]]]
+
+
+async def test_nobody_reads_what_is_anothers(bench: Bench) -> None:
+    (made,) = await routed(bench.flights, an_event(Step(Channel.SMS, NEVER)), "u1")
+    (answer,) = await bench.flights.read("u2", [(made.id, False)])
+    assert answer.state == "foreign"
+    assert not await bench.client.exists(bench.keys.read(made.id))
+
+
+async def test_a_read_before_the_flight_is_made_stops_it(bench: Bench) -> None:
+    event = an_event(Step(Channel.IN_APP, 0), Step(Channel.SMS, 0))
+    (early,) = await bench.flights.read("u1", [(routing(event, "u1").id, True)])
+    assert early.state == "changed"
+    await routed(bench.flights, event, "u1")
+    assert await bench.claim(Channel.SMS) == []
+    assert await bench.leftovers() == set()
+
+
+async def test_a_withdrawn_event_starts_nothing_more(bench: Bench) -> None:
+    event = an_event(Step(Channel.SMS, 0), Step(Channel.EMAIL, NEVER))
+    (made,) = await routed(bench.flights, event, "u1")
+    assert await bench.flights.withdraw(event.id, {"f": "cancelled"}) == 0
+    assert await bench.claim(Channel.SMS) == []
+    assert await bench.flights.withdraw(event.id, None, [made.id]) == 1
+    assert await bench.leftovers() == set()
+
+
+async def test_what_is_routed_after_a_withdrawal_is_cancelled_and_not_listed(bench: Bench) -> None:
+    event = an_event(Step(Channel.IN_APP, 0), Step(Channel.SMS, 0))
+    await bench.flights.withdraw(event.id, None)
+    await routed(bench.flights, event, "u1")
+    assert await bench.lists.entries("u1") == []
+    assert await bench.leftovers() == set()
+
+
+async def test_an_opt_out_after_the_plan_was_made_holds_at_the_claim(bench: Bench) -> None:
+    await routed(bench.flights, an_event(Step(Channel.SMS, 0), priority=Priority.CRITICAL), "u1", "u2")
+    await bench.profiles.keep([Contact(id="u1", opt_outs=("SMS",), version=2)])
+    (claim,) = await bench.claim(Channel.SMS)
+    assert claim.user == "u2"
+    assert await bench.moves() == [("SMS", 1, "SUPPRESSED", {"reason": "opted_out"})]
+
+
+@pytest.mark.parametrize(("off", "kind", "mandatory", "claimed"), [
+    ("SMS@event.approval", "event.approval", False, 0),
+    ("SMS@event.approval", "event.other", False, 1),
+    ("SMS@event", "event.approval", False, 1),
+    ("EMAIL", "event.approval", False, 1),
+    ("SMS", "event.approval", True, 1),
+])  # fmt: skip
+async def test_an_opt_out_holds_for_what_it_names(bench: Bench, off: str, kind: str, mandatory: bool, claimed: int) -> None:
+    await routed(bench.flights, an_event(Step(Channel.SMS, 0), type=kind, mandatory=mandatory), "u1")
+    await bench.profiles.keep([Contact(id="u1", opt_outs=(off,), version=1)])
+    assert len(await bench.claim(Channel.SMS)) == claimed
+
+
+async def test_an_older_profile_never_replaces_a_newer_one(bench: Bench) -> None:
+    await bench.profiles.keep([Contact(id="u1", email="new@example.org", opt_outs=("SMS",), version=2)])
+    await bench.profiles.keep([Contact(id="u1", email="old@example.org", version=1)])
+    assert (await bench.profiles.known(["u1"]))["u1"].email == "new@example.org"
+    await bench.profiles.mirror_is_complete()
+    assert await bench.profiles.opt_outs(["u1", "u2"]) == {"u1": ("SMS",), "u2": ()}
+
+
+async def test_released_claims_may_start_again_later(bench: Bench) -> None:
+    await routed(bench.flights, an_event(Step(Channel.SMS, 0)), "u1")
+    claims = await bench.claim(Channel.SMS, "t1")
+    await bench.flights.release(claims, "t1", delay_ms=20)
+    assert await bench.claim(Channel.SMS, "t2") == []
+    (again,) = await eventually(lambda: bench.claim(Channel.SMS, "t3"))
+    assert again.attempt == 1
+
+
+async def test_work_that_fails_five_times_is_given_up_and_said(bench: Bench) -> None:
+    event = an_event()
+    await bench.flights.accept(event, people("u1"), None)
+    name = f"e:{event.id}"
+    assert await bench.flights.back_off(name, event.id, error=None)
+    tries = [await bench.flights.back_off(name, event.id, error="ValueError") for _ in range(5)]
+    assert tries == [True, True, True, True, False]
+    assert [(fact["status"], fact["error"]) for fact in await bench.facts()] == [("FAILED", "ValueError")]
+    assert await bench.client.zscore(bench.keys.due, name) is None
+
+
+async def test_the_journal_gives_an_entry_to_one_persister_until_it_is_done(bench: Bench) -> None:
+    for number in range(6):
+        await bench.journal.append([{"n": number}])
+    first = await bench.journal.take("one", 3)
+    second = await bench.journal.take("two", 10)
+    assert [facts[0]["n"] for _, facts in first + second] == list(range(6))
+    await bench.journal.done([identifier for identifier, _ in second])
+    assert await bench.journal.length() == 3
+    await bench.journal.give_back("one")
+    assert [identifier for identifier, _ in await bench.journal.take("two", 10)] == [identifier for identifier, _ in first]
+
+
+async def test_draining_is_waited_for(bench: Bench) -> None:
+    await bench.journal.append([{"n": 1}])
+    assert not await bench.journal.drained(0.05)
+    (taken,) = await bench.journal.take("one", 10)
+    waiting = asyncio.create_task(bench.journal.drained(5))
+    await asyncio.sleep(0)
+    await bench.journal.done([taken[0]])
+    assert await waiting
+
+
+async def test_flights_of_one_event_share_few_buckets(bench: Bench) -> None:
+    event = an_event(Step(Channel.SMS, NEVER))
+    made = await routed(bench.flights, event, *(f"u{number}" for number in range(100)))
+    buckets = await bench.client.keys("t:flight:*")
+    assert len(buckets) < 100
+    assert {UUID(str(each.id)) for each in made} == {
+        UUID(f"{name.split(':')[-1]}-{field}") for name in buckets for field in await bench.client.hkeys(name)
+    }
