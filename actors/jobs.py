@@ -3,12 +3,14 @@
 Every process that runs actors runs these; each job is harmless many at a time, or takes a lock so that one does it.
 """
 
+from collections.abc import Awaitable, Callable
+from functools import wraps
+
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from loguru import logger
 
 from tocsin.actors import queues
 from tocsin.domain.errors import Unavailable
-from tocsin.domain.settings import Settings
 from tocsin.storage import queries, users
 from tocsin.storage.store import Store
 
@@ -21,33 +23,30 @@ _PAGE = 1_000
 class Jobs:
     """The schedule of one process."""
 
-    def __init__(self, store: Store, settings: Settings) -> None:
+    def __init__(self, store: Store, process: str) -> None:
         self._store = store
-        self._settings = settings
+        self._process = process
         self._scheduler = AsyncIOScheduler(job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": 30})
 
     def start(self) -> None:
-        self._scheduler.add_job(self._quietly(self._nudge), "interval", seconds=1)
-        self._scheduler.add_job(self._quietly(self._enter_unstarted), "interval", seconds=_SWEEP_S)
-        self._scheduler.add_job(self._quietly(self._mirror_opt_outs), "interval", seconds=_SWEEP_S)
+        for job, every_s in (
+            (self._nudge, 1),
+            (self._say_alive, _SWEEP_S),
+            (self._enter_unstarted, _SWEEP_S),
+            (self._mirror_opt_outs, _SWEEP_S),
+        ):
+            self._scheduler.add_job(_quietly(job), "interval", seconds=every_s)
         self._scheduler.start()
 
     def stop(self) -> None:
         self._scheduler.shutdown(wait=False)
 
-    def _quietly(self, job):  # type: ignore[no-untyped-def]
-        async def run() -> None:
-            try:
-                await job()
-            except Unavailable as error:
-                logger.debug("{} waits: {}", job.__name__, error)
-
-        run.__name__ = job.__name__
-        return run
-
     async def _nudge(self) -> None:
         if await self._store.facts.length():
             await self._store.calls.put(queues.PERSIST, "persist", most_waiting=1)
+
+    async def _say_alive(self) -> None:
+        await self._store.alive(self._process)
 
     async def _enter_unstarted(self) -> None:
         """Enters stored events that Redis has not: the process that took them died, or Redis was away."""
@@ -72,3 +71,16 @@ class Jobs:
                 await self._store.profiles.keep(page)
                 after = page[-1].id
             await self._store.profiles.mirror_is_complete()
+
+
+def _quietly(job: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
+    """The job, saying no more than a word while a server is away: others say it aloud."""
+
+    @wraps(job)
+    async def run() -> None:
+        try:
+            await job()
+        except Unavailable as error:
+            logger.debug("{} waits: {}", job.__name__, error)
+
+    return run

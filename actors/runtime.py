@@ -4,6 +4,8 @@ Made by app.py for `tocsin serve` and `tocsin actors`; any number of processes m
 """
 
 import asyncio
+import os
+import socket
 import threading
 from collections.abc import Coroutine, Iterable, Mapping
 from typing import Any, Final
@@ -55,7 +57,8 @@ class Runtime:
         keys = Keys(self._settings.redis.namespace, self._settings.redis.inbox_prefix)
         assert self._settings.redis.url is not None  # noqa: S101  # app.py gives every process a server
         self._broker = WakingBroker(connect_broker(self._settings.redis.url), keys)
-        self._persister = Persister(self._store, f"persister-{uuid4().hex[:12]}")
+        self._process = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}"
+        self._persister = Persister(self._store, self._process)
         self._lanes = self._loop.run(self._open_lanes())
         self._declare_actors()
         self._broker.emit_after("process_boot")
@@ -122,7 +125,7 @@ class Runtime:
             asyncio.create_task(watch(self._store)),
             asyncio.create_task(self._store.calls.listen(self._broker.wake)),
         ]
-        self._jobs = Jobs(self._store, self._settings)
+        self._jobs = Jobs(self._store, self._process)
         self._jobs.start()
 
     async def _stop_watching(self) -> None:

@@ -13,6 +13,7 @@ class Keys:
         self.due = f"{namespace}:due"
         self.opt_outs = f"{namespace}:optouts"
         self.opt_outs_complete = f"{namespace}:optouts_complete"
+        self.processes = f"{namespace}:processes"
         self.wake = f"{namespace}:wake"
         self.dramatiq = f"{namespace}:dramatiq"
 

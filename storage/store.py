@@ -8,12 +8,13 @@ from uuid import UUID, uuid4
 
 from loguru import logger
 
-from tocsin.domain.errors import NotFound, PostgresAway, RedisAway
+from tocsin.domain.errors import PostgresAway, RedisAway
 from tocsin.domain.event import Contact, Event, Recipient
 from tocsin.domain.settings import Settings
 from tocsin.storage import queries, users
 from tocsin.storage.accepted import Accepted, Idempotency
 from tocsin.storage.calls import Calls
+from tocsin.storage.depths import Depths, alive, measure
 from tocsin.storage.facts import Entry, Journal
 from tocsin.storage.flights import Flights, InboxSettings
 from tocsin.storage.inbox import InboxLists
@@ -74,6 +75,14 @@ class Store:
         """Raises RedisAway when Redis does not answer."""
         with told():
             await self._client.ping()
+
+    async def depths(self) -> Depths:
+        """What waits in Redis. Raises RedisAway."""
+        return await measure(self._client, self._keys)
+
+    async def alive(self, process: str) -> None:
+        """Says that a process runs actors."""
+        await alive(self._client, self._keys, process)
 
     async def learn_durability(self) -> None:
         """Asks Redis whether it keeps what it is told, which decides whether an event may rest in it alone."""
@@ -214,5 +223,3 @@ def _listed(entries: Sequence[Entry]) -> Iterable[tuple[str, str, str, int, bool
                 for notification, user, listed_ms in fact["n"]:
                     yield user, notification, fact["e"], listed_ms, fact["published"]
 
-
-__all__ = ["NotFound", "Read", "Store"]

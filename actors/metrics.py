@@ -1,0 +1,34 @@
+"""Figures for Prometheus (O2): what waits and for how long, asked of Redis when somebody looks."""
+
+from prometheus_client import CollectorRegistry, Gauge
+
+from tocsin.domain.delivery import Channel
+from tocsin.storage.store import Store
+
+
+class Gauges:
+    """Refreshed before each look; none of them costs anything between looks."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._facts = Gauge("tocsin_facts_waiting", "Journal entries that Postgres does not have yet", registry=registry)
+        self._facts_age = Gauge("tocsin_facts_oldest_seconds", "Age of the oldest waiting journal entry", registry=registry)
+        self._due = Gauge("tocsin_due", "Entries of the time index: steps to start, events and chunks", registry=registry)
+        self._waiting = Gauge("tocsin_deliveries_open", "Deliveries started and not final", ["channel"], registry=registry)
+        self._late = Gauge(
+            "tocsin_deliveries_oldest_ready_seconds", "Age of the oldest delivery that may start", ["channel"], registry=registry
+        )
+        self._memory = Gauge("tocsin_redis_memory_bytes", "Memory that Redis uses", registry=registry)
+        self._processes = Gauge("tocsin_actor_processes", "Processes that run actors", registry=registry)
+
+    async def refresh(self, store: Store) -> None:
+        """Asks Redis. Raises RedisAway."""
+        depths = await store.depths()
+        self._facts.set(depths.facts)
+        self._facts_age.set(depths.facts_oldest_s)
+        self._due.set(depths.due)
+        self._memory.set(depths.memory_bytes)
+        self._processes.set(depths.actor_processes)
+        for channel in Channel:
+            if channel is not Channel.IN_APP:
+                self._waiting.labels(channel).set(depths.open[channel])
+                self._late.labels(channel).set(depths.oldest_ready_s[channel])

@@ -1,0 +1,231 @@
+"""Makes a running process of its parts: embedded servers where none is given, storage, actors, http; and ends it in order.
+
+HTTP stops first, then the clock and the actors, then the pools, then the servers that are our own (design §5, R5).
+"""
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import uvicorn
+import uvloop
+from loguru import logger
+from prometheus_client import CollectorRegistry
+
+from tocsin.actors.metrics import Gauges
+from tocsin.actors.runtime import Runtime
+from tocsin.channels.contract import BuildContext
+from tocsin.channels.registry import build_senders
+from tocsin.channels.sandbox.sandbox import Sandbox
+from tocsin.cli.credentials import with_credentials
+from tocsin.domain.errors import PostgresAway
+from tocsin.domain.settings import Settings
+from tocsin.http.application import build
+from tocsin.http.context import Carrier, Context
+from tocsin.http.pages.pages import routes
+from tocsin.storage.embedded_postgres import EmbeddedPostgres
+from tocsin.storage.embedded_redis import EmbeddedRedis
+from tocsin.storage.migrate import migrate
+from tocsin.storage.postgres import Postgres
+from tocsin.storage.store import Store
+
+_MIGRATE_AGAIN_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a process does: answer HTTP, and work on the named queues."""
+
+    http: bool
+    queues: tuple[str, ...]
+    sandbox: bool = False
+    ephemeral: bool = False
+
+
+@dataclass
+class Process:
+    """One process of Tocsin, once its servers are there."""
+
+    settings: Settings
+    parts: Parts
+    sandbox: Sandbox | None
+    listening: socket.socket | None
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def run(self) -> None:
+        """Runs until SIGTERM or SIGINT; a second one ends it at once."""
+        loop = asyncio.get_running_loop()
+        for wanted in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(wanted, self._stop)
+        async with AsyncExitStack() as stack:
+            postgres = Postgres(self.settings.postgres)
+            stack.push_async_callback(postgres.close)
+            await self._migrate(stack)
+            if self.parts.queues:
+                await stack.enter_async_context(self._actors(postgres))
+            if self.parts.http:
+                await stack.enter_async_context(self._http(postgres))
+            self._say_where()
+            await self.stopping.wait()
+            logger.info("stopping")
+
+    def _stop(self) -> None:
+        if self.stopping.is_set():
+            logger.warning("stopped by a second signal; what was under way is taken up again at its lease's end")
+            os._exit(1)
+        self.stopping.set()
+
+    async def _migrate(self, stack: AsyncExitStack) -> None:
+        """Brings the schema up to date now, or as soon as Postgres is there."""
+        try:
+            await asyncio.to_thread(migrate, self.settings.postgres.url)
+        except PostgresAway as error:
+            logger.warning("{}; the schema is brought up to date when it is back", error)
+            again = asyncio.create_task(self._migrate_later())
+            stack.callback(again.cancel)
+
+    async def _migrate_later(self) -> None:
+        while True:
+            await asyncio.sleep(_MIGRATE_AGAIN_S)
+            try:
+                await asyncio.to_thread(migrate, self.settings.postgres.url)
+            except PostgresAway:
+                continue
+            logger.info("Postgres is there and its schema is up to date")
+            return
+
+    @asynccontextmanager
+    async def _actors(self, postgres: Postgres) -> AsyncIterator[None]:
+        runtime = Runtime(self.settings, postgres, self._building(), self.parts.queues)
+        await asyncio.to_thread(runtime.start)
+        try:
+            yield
+        finally:
+            await asyncio.to_thread(runtime.stop)
+
+    @asynccontextmanager
+    async def _http(self, postgres: Postgres) -> AsyncIterator[None]:
+        store = await Store.open(self.settings, postgres)
+        context = self._context(store)
+        server = _Server(_uvicorn_config(self.settings, context))
+        assert self.listening is not None  # noqa: S101  # made before the process, so that its port is known
+        serving = asyncio.create_task(server.serve(sockets=[self.listening]))
+        serving.add_done_callback(lambda _: self.stopping.set())
+        try:
+            yield
+        finally:
+            server.should_exit = True
+            await serving
+            await store.close()
+
+    def _context(self, store: Store) -> Context:
+        registry = CollectorRegistry()
+        gauges = Gauges(registry)
+        senders = build_senders(self.settings, self._building())
+        return Context(
+            settings=self.settings,
+            store=store,
+            registry=registry,
+            carriers={channel: Carrier(each.provider, each.configured) for channel, each in senders.items()},
+            outbox=self.sandbox.outbox if self.sandbox else None,
+            refresh=lambda: gauges.refresh(store),
+        )
+
+    def _building(self) -> BuildContext:
+        settings = self.settings
+        return BuildContext(
+            sandbox=self.sandbox is not None,
+            public_url=settings.http.public_url,
+            brand=settings.email.brand,
+            postal_address=settings.email.postal_address,
+            emoji=settings.sms.emoji,
+        )
+
+    def _say_where(self) -> None:
+        if self.listening is None:
+            logger.info("ready: actors only")
+            return
+        host, port = self.listening.getsockname()[:2]
+        where = f"http://{'127.0.0.1' if host in {'0.0.0.0', '::'} else host}:{port}"  # noqa: S104
+        logger.info("ready: {}", where)
+        if sys.stderr.isatty() or self.sandbox:
+            key_file = self.settings.data.dir / "admin_key"
+            lines = [f"  page      {where}/", f"  API       {where}/docs", f"  health    {where}/ready"]
+            if key_file.exists():
+                lines.append(f"  admin key {key_file}")
+            if self.sandbox:
+                lines.append("  sandbox   mail, SMS and push stay on this machine; see the outbox on the page")
+            print("\n".join(["", *lines, ""]), flush=True)  # noqa: T201  # where to look, said to a person
+
+
+def run(settings: Settings, parts: Parts) -> None:
+    """Runs a process until it is told to stop. Raises SettingError, and Unavailable where Redis is needed and away."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    with ExitStack() as stack:
+        settings = stack.enter_context(servers(settings, ephemeral=parts.ephemeral))
+        listening = _listen(settings) if parts.http else None
+        if listening:
+            stack.callback(listening.close)
+        sandbox = Sandbox() if parts.sandbox else None
+        if sandbox:
+            sandbox.start()
+            stack.callback(sandbox.stop)
+            settings = _in_sandbox(settings, sandbox, listening)
+        settings = with_credentials(settings)
+        uvloop.run(Process(settings, parts, sandbox, listening).run())
+
+
+@contextmanager
+def servers(settings: Settings, *, ephemeral: bool = False) -> Iterator[Settings]:
+    """The settings with a Postgres and a Redis in them: those given, or our own for as long as this lasts."""
+    with ExitStack() as stack:
+        given: dict[str, Any] = {}
+        if settings.postgres.url is None:
+            postgres = EmbeddedPostgres(settings.data.dir)
+            stack.callback(postgres.stop)
+            given["postgres"] = settings.postgres.model_copy(update={"url": postgres.start()})
+        if settings.redis.url is None:
+            redis = EmbeddedRedis(settings.data.dir, ephemeral=ephemeral)
+            stack.callback(redis.stop)
+            given["redis"] = settings.redis.model_copy(update={"url": redis.start()})
+        yield settings.model_copy(update=given)
+
+
+def _listen(settings: Settings) -> socket.socket:
+    config = uvicorn.Config("", host=settings.http.host, port=settings.http.port)
+    return config.bind_socket()
+
+
+def _in_sandbox(settings: Settings, sandbox: Sandbox, listening: socket.socket | None) -> Settings:
+    """The settings with the sandbox's servers for providers, and receipts coming back to this process."""
+    sandboxed = settings.with_provider_tables(sandbox.settings_overrides())
+    if settings.http.public_url or listening is None:
+        return sandboxed
+    public = f"http://127.0.0.1:{listening.getsockname()[1]}"
+    return sandboxed.model_copy(update={"http": settings.http.model_copy(update={"public_url": public})})
+
+
+def _uvicorn_config(settings: Settings, context: Context) -> uvicorn.Config:
+    return uvicorn.Config(
+        build(context, routes()),
+        http="httptools",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=max(1, settings.http.shutdown // 1000),
+    )
+
+
+class _Server(uvicorn.Server):
+    """A server that leaves signals to its process."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield

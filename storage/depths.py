@@ -1,0 +1,72 @@
+"""How much waits in Redis and for how long; and which processes run actors."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tocsin.domain.delivery import Channel
+from tocsin.storage.keys import Keys
+from tocsin.storage.redis import told
+
+_ALIVE_S = 15
+_CHANNELS = tuple(channel for channel in Channel if channel is not Channel.IN_APP)
+
+
+@dataclass(frozen=True, slots=True)
+class Depths:
+    """Numbers of entries, and ages in seconds (0 when nothing waits)."""
+
+    facts: int
+    facts_oldest_s: float
+    due: int
+    open: Mapping[Channel, int]
+    oldest_ready_s: Mapping[Channel, float]
+    memory_bytes: int
+    actor_processes: int
+
+
+async def measure(client: Any, keys: Keys) -> Depths:
+    """Asks Redis once. Raises RedisAway."""
+    with told():
+        seconds, microseconds = await client.time()
+        async with client.pipeline(transaction=False) as pipeline:
+            pipeline.xlen(keys.facts)
+            pipeline.xrange(keys.facts, count=1)
+            pipeline.zcard(keys.due)
+            pipeline.info("memory")
+            pipeline.zcount(keys.processes, seconds, "+inf")
+            for key in _keys_of_channels(keys):
+                pipeline.zcard(key)
+                pipeline.zrange(key, 0, 0, withscores=True)
+            facts, first, due, memory, processes, *channels = await pipeline.execute()
+    now_s = seconds + microseconds / 1e6
+    oldest = int(first[0][0].split("-")[0]) / 1000 if first else now_s
+    lengths, firsts = channels[0::2], channels[1::2]
+    return Depths(
+        facts=facts,
+        facts_oldest_s=max(0.0, now_s - oldest),
+        due=due,
+        open={channel: lengths[2 * n] + lengths[2 * n + 1] for n, channel in enumerate(_CHANNELS)},
+        oldest_ready_s={channel: _age(firsts[2 * n] + firsts[2 * n + 1], now_s) for n, channel in enumerate(_CHANNELS)},
+        memory_bytes=memory["used_memory"],
+        actor_processes=processes,
+    )
+
+
+async def alive(client: Any, keys: Keys, process: str) -> None:
+    """Says that a process runs actors; true for 15 seconds."""
+    with told():
+        seconds, _ = await client.time()
+        async with client.pipeline(transaction=True) as pipeline:
+            pipeline.zadd(keys.processes, {process: seconds + _ALIVE_S})
+            pipeline.zremrangebyscore(keys.processes, "-inf", seconds - 1)
+            await pipeline.execute()
+
+
+def _keys_of_channels(keys: Keys) -> list[str]:
+    return [keys.due_in(channel, critical=critical) for channel in _CHANNELS for critical in (False, True)]
+
+
+def _age(entries: list[tuple[str, float]], now_s: float) -> float:
+    """How long the entry that may start has waited; 0 when the first is not ready yet."""
+    return max(0.0, now_s - min((score for _, score in entries), default=now_s * 1000) / 1000)
