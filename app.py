@@ -1,7 +1,7 @@
 """Composes settings, storage, actors and http into processes; the command line starts here.
 
-`tocsin serve` does everything in one process; `tocsin http` and `tocsin actors` run parts of it, any number of either on
-any number of machines (D1).
+`tocsin serve` does everything in one process; `tocsin http` and `tocsin actors` run parts of it, any number of either
+on any number of machines (D1).
 """
 
 import os
@@ -14,10 +14,11 @@ from tocsin.actors import queues as names
 from tocsin.cli import commands
 from tocsin.cli.compose import Parts, run
 from tocsin.cli.logs import set_up
-from tocsin.domain.errors import TocsinError
+from tocsin.domain.errors import SettingError, TocsinError
 from tocsin.domain.settings import Settings, load
 
 _FAILED: Final = 1
+_WRONG_USE: Final = 2
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -48,7 +49,9 @@ def actors(queues: str | None, threads: int | None) -> None:
     wanted = tuple(name.strip() for name in queues.split(",")) if queues else names.ALL
     unknown = [name for name in wanted if name not in names.ALL]
     if unknown:
-        raise click.BadParameter(f"no such queue: {', '.join(unknown)}; there are {', '.join(names.ALL)}", param_hint="--queues")
+        raise click.BadParameter(
+            f"no such queue: {', '.join(unknown)}; there are {', '.join(names.ALL)}", param_hint="--queues"
+        )
     _run(Parts(http=False, queues=wanted), threads)
 
 
@@ -59,14 +62,16 @@ def _run(parts: Parts, threads: int | None = None) -> None:
             settings = _with_threads(settings, threads)
         set_up(settings.log.level, settings.log.format)
         run(settings, parts)
+    except SettingError as error:
+        click.echo(f"tocsin: {error}", err=True)
+        sys.exit(_WRONG_USE)
     except TocsinError as error:
         click.echo(f"tocsin: {error}", err=True)
         sys.exit(_FAILED)
 
 
 def _with_threads(settings: Settings, threads: int) -> Settings:
-    every = {queue.removeprefix("send_"): threads for queue in names.ALL}
-    return settings.model_copy(update={"actors": settings.actors.model_copy(update={"threads": every})})
+    return settings.with_values({f"actors.threads.{name}": threads for name in settings.actors.threads})
 
 
 for command in commands.ALL:

@@ -8,7 +8,6 @@ their consumers are left out.
 
 import threading
 from collections import defaultdict
-from collections.abc import Iterator
 from typing import Any
 
 import dramatiq
@@ -28,8 +27,8 @@ class Correlation(dramatiq.Middleware):
         correlation.set(message.options.get("cid", "-"))
 
 
-class WakingConsumer(_RedisConsumer):  # type: ignore[misc]  # Dramatiq has no public consumer to build on
-    """A consumer that sleeps until its queue is woken."""
+class WakingConsumer(_RedisConsumer):
+    """A consumer that sleeps until its queue is woken. Dramatiq has no public one to build on."""
 
     def __next__(self) -> Any:
         bell = self.broker.bell(self.queue_name)
@@ -39,21 +38,27 @@ class WakingConsumer(_RedisConsumer):  # type: ignore[misc]  # Dramatiq has no p
             bell.wait(IDLE_S)
         return message
 
+    def ack(self, message: Any) -> None:
+        super().ack(message)  # type: ignore[no-untyped-call]
+        # There is room for another call now; the consumer may have fallen asleep for the lack of it.
+        self.broker.wake(self.queue_name)
+
+    def nack(self, message: Any) -> None:
+        super().nack(message)  # type: ignore[no-untyped-call]
+        self.broker.wake(self.queue_name)
+
     def _next_at_once(self) -> Any:
         # The stock consumer sleeps for min(timeout, back-off) when it found nothing: with no timeout it does not.
         self.timeout, self.misses = 0, 0
-        return super().__next__()
-
-    def __iter__(self) -> Iterator[Any]:
-        return self
+        return super().__next__()  # type: ignore[no-untyped-call]
 
 
-class WakingBroker(RedisBroker):  # type: ignore[misc]
+class WakingBroker(RedisBroker):
     """The broker of one process. `wake` is called from any thread."""
 
     def __init__(self, client: Any, keys: Keys) -> None:
         self._bells: dict[str, threading.Event] = defaultdict(threading.Event)
-        super().__init__(
+        super().__init__(  # type: ignore[no-untyped-call]
             client=client, namespace=keys.dramatiq, middleware=[Correlation()], dead_message_ttl=3_600_000
         )
 

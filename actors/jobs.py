@@ -26,7 +26,9 @@ class Jobs:
     def __init__(self, store: Store, process: str) -> None:
         self._store = store
         self._process = process
-        self._scheduler = AsyncIOScheduler(job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": 30})
+        self._scheduler = AsyncIOScheduler(
+            job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": 30}
+        )
 
     def start(self) -> None:
         for job, every_s in (

@@ -1,6 +1,6 @@
 """The event loop that the actors share, in a thread of its own.
 
-Dramatiq's AsyncIO middleware starts a loop for every Worker; with a Worker a queue that would be eight of them. Dramatiq's
+Dramatiq's AsyncIO middleware starts a loop for every Worker; with a Worker a queue that would be six of them. Its
 threads hand their coroutine to this one and wait.
 """
 

@@ -10,12 +10,23 @@ class Gauges:
     """Refreshed before each look; none of them costs anything between looks."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._facts = Gauge("tocsin_facts_waiting", "Journal entries that Postgres does not have yet", registry=registry)
-        self._facts_age = Gauge("tocsin_facts_oldest_seconds", "Age of the oldest waiting journal entry", registry=registry)
-        self._due = Gauge("tocsin_due", "Entries of the time index: steps to start, events and chunks", registry=registry)
-        self._waiting = Gauge("tocsin_deliveries_open", "Deliveries started and not final", ["channel"], registry=registry)
+        self._facts = Gauge(
+            "tocsin_facts_waiting", "Journal entries that Postgres does not have yet", registry=registry
+        )
+        self._facts_age = Gauge(
+            "tocsin_facts_oldest_seconds", "Age of the oldest waiting journal entry", registry=registry
+        )
+        self._due = Gauge(
+            "tocsin_due", "Entries of the time index: steps to start, events and chunks", registry=registry
+        )
+        self._waiting = Gauge(
+            "tocsin_deliveries_open", "Deliveries started and not final", ["channel"], registry=registry
+        )
         self._late = Gauge(
-            "tocsin_deliveries_oldest_ready_seconds", "Age of the oldest delivery that may start", ["channel"], registry=registry
+            "tocsin_deliveries_oldest_ready_seconds",
+            "Age of the oldest delivery that may start",
+            ["channel"],
+            registry=registry,
         )
         self._memory = Gauge("tocsin_redis_memory_bytes", "Memory that Redis uses", registry=registry)
         self._processes = Gauge("tocsin_actor_processes", "Processes that run actors", registry=registry)

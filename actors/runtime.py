@@ -118,7 +118,7 @@ class Runtime:
             coroutine: Coroutine[Any, Any, None] = work(*arguments)
             self._loop.run(coroutine)
 
-        dramatiq.actor(actor, actor_name=name, queue_name=queue, broker=self._broker)
+        dramatiq.actor(actor_name=name, queue_name=queue, broker=self._broker)(actor)
 
     async def _watch_clock(self) -> None:
         self._tasks = [

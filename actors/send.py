@@ -28,9 +28,7 @@ _DATA_DELAY_MS = 2_000
 class Lane:
     """One channel in one process: as many sends at once as its provider takes, none holding another."""
 
-    def __init__(
-        self, store: Store, sender: Sender, *, rule: RetryRule, lease_ms: int, resend_unknown: bool
-    ) -> None:
+    def __init__(self, store: Store, sender: Sender, *, rule: RetryRule, lease_ms: int, resend_unknown: bool) -> None:
         if lease_ms <= (sender.timeout_s + _MARGIN_S) * 1000:
             raise ValueError("the lease does not outlast the provider's time-out")
         self.sender = sender

@@ -1,4 +1,4 @@
-"""Makes a running process of its parts: embedded servers where none is given, storage, actors, http; and ends it in order.
+"""Makes a running process of its parts: servers of our own where none is given, storage, actors, http; ends it in order.
 
 HTTP stops first, then the clock and the actors, then the pools, then the servers that are our own (design §5, R5).
 """
@@ -189,12 +189,12 @@ def servers(settings: Settings, *, ephemeral: bool = False) -> Iterator[Settings
         if settings.postgres.url is None:
             postgres = EmbeddedPostgres(settings.data.dir)
             stack.callback(postgres.stop)
-            given["postgres"] = settings.postgres.model_copy(update={"url": postgres.start()})
+            given["postgres.url"] = postgres.start()
         if settings.redis.url is None:
             redis = EmbeddedRedis(settings.data.dir, ephemeral=ephemeral)
             stack.callback(redis.stop)
-            given["redis"] = settings.redis.model_copy(update={"url": redis.start()})
-        yield settings.model_copy(update=given)
+            given["redis.url"] = redis.start()
+        yield settings.with_values(given)
 
 
 def _listen(settings: Settings) -> socket.socket:
@@ -204,11 +204,12 @@ def _listen(settings: Settings) -> socket.socket:
 
 def _in_sandbox(settings: Settings, sandbox: Sandbox, listening: socket.socket | None) -> Settings:
     """The settings with the sandbox's servers for providers, and receipts coming back to this process."""
-    sandboxed = settings.with_provider_tables(sandbox.settings_overrides())
-    if settings.http.public_url or listening is None:
-        return sandboxed
-    public = f"http://127.0.0.1:{listening.getsockname()[1]}"
-    return sandboxed.model_copy(update={"http": settings.http.model_copy(update={"public_url": public})})
+    given: dict[str, Any] = {"sandbox.enabled": True}
+    for section, table in sandbox.settings_overrides().items():
+        given |= {f"{section}.{name}": value for name, value in table.items()}
+    if settings.http.public_url is None and listening is not None:
+        given["http.public_url"] = f"http://127.0.0.1:{listening.getsockname()[1]}"
+    return settings.with_values(given)
 
 
 def _uvicorn_config(settings: Settings, context: Context) -> uvicorn.Config:

@@ -14,12 +14,12 @@ def with_credentials(settings: Settings) -> Settings:
     auth = settings.auth
     given: dict[str, str] = {}
     if auth.admin_key is None:
-        given["admin_key"], made = _kept(settings.data.dir / "admin_key", "tk_admin_" + secrets.token_urlsafe(24))
+        given["auth.admin_key"], made = _kept(settings.data.dir / "admin_key", "tk_admin_" + secrets.token_urlsafe(24))
         if made:
             print(f"\nadmin key, shown once: {given['admin_key']}\n", file=sys.stderr, flush=True)  # noqa: T201
     if auth.jwt_secret is None and auth.jwt_public_key is None:
-        given["jwt_secret"], _ = _kept(settings.data.dir / "jwt_secret", secrets.token_urlsafe(48))
-    return settings.model_copy(update={"auth": auth.model_copy(update=given)}) if given else settings
+        given["auth.jwt_secret"], _ = _kept(settings.data.dir / "jwt_secret", secrets.token_urlsafe(48))
+    return settings.with_values(given)
 
 
 def _kept(path: Path, fresh: str) -> tuple[str, bool]:

@@ -1,4 +1,4 @@
-"""What is in motion: every change of an event, a notification or a delivery is one script here (docs/adr/0001, 0002)."""
+"""What is in motion: every change of an event, a notification or a delivery is one script (docs/adr/0001, 0002)."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -134,12 +134,19 @@ class Flights:
                 arguments += [planned.step, planned.channel, planned.after_ms, planned.reason or "", address]
         critical = "1" if event.priority is Priority.CRITICAL else "0"
         answer = await self._scripts.run(
-            "route", event.id, number, json.dumps(event.cid), critical, *self._listing(), self.keep_ms(event), *arguments
+            "route",
+            event.id,
+            number,
+            json.dumps(event.cid),
+            critical,
+            *self._listing(),
+            self.keep_ms(event),
+            *arguments,
         )
         return (answer[0] == "1", [Channel(name) for name in answer[1:]]) if answer else None
 
     async def escalate(self, channels: Iterable[Channel]) -> list[str]:
-        """Starts what is due; answers whose actors to call: "e:<event>", "c:<event>:<n>", and "s:<channel>" for those of
+        """Starts what is due; answers whose actors to call: "e:<event>", "c:<event>:<n>", and "s:<channel>" for each of
         `channels` in which something may start, be it new, a retry or what a lease that ended left."""
         return list(await self._scripts.run("escalate", MOST_ITEMS, _GUARD_MS, *self._listing(), *channels))
 
@@ -195,7 +202,7 @@ class Flights:
         return bool(answer == "again")
 
     def keep_ms(self, event: Event) -> int:
-        """How long an event's content is kept after its fan-out: until its last step and a day, or while it is listed."""
+        """How long an event's content is kept after its fan-out: until its last step and a day, or while listed."""
         last = max((step.after_ms for step in event.steps), default=0)
         return max(last + _DAY_MS, self._inbox.ttl_ms)
 

@@ -1,7 +1,7 @@
-"""Accepting events: into Postgres first, requests that arrive together sharing a commit, then into Redis (design §5.1).
+"""Accepting events: into Postgres first, requests that arrive together sharing a commit, then into Redis.
 
-While one commit runs the next batch gathers; there is no timer. With Postgres away the event is taken into Redis with its
-fact, if Redis keeps what it is told; with Redis away it is taken into Postgres and entered later.
+While one commit runs the next batch gathers; there is no timer. With Postgres away the event is taken into Redis with
+its fact, if Redis keeps what it is told; with Redis away it is taken into Postgres and entered later.
 """
 
 import asyncio
@@ -74,7 +74,7 @@ class Intake:
                 answers = await self._postgres.call(accepted.store_accepted, [row for row, _ in batch])
             except (Unavailable, Conflict) as error:
                 _answer(batch, [error] * len(batch))
-            except Exception as error:  # noqa: BLE001  # whatever it is, those who wait must hear of it
+            except Exception as error:  # whatever it is, those who wait must hear of it
                 _answer(batch, [error] * len(batch))
             else:
                 _answer(batch, answers)

@@ -1,4 +1,4 @@
-"""Who a chunk or a claim is about: from Redis where it is known, else from Postgres, else by what can be said without."""
+"""Who a chunk or a claim is about: from Redis where known, else from Postgres, else by what can be said without."""
 
 from collections.abc import Iterable, Sequence
 from uuid import UUID

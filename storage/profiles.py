@@ -1,7 +1,7 @@
 """Who people are, as Redis knows them: contacts while they are needed, and everything that anybody switched off.
 
-The opt-outs are mirrored whole (few people have any), so that a person known only inline can be judged while Postgres is
-away, and so that a claim looks at them at the last moment.
+The opt-outs are mirrored whole (few people have any), so that a person known only inline can be judged while Postgres
+is away, and so that a claim looks at them at the last moment.
 """
 
 import json

@@ -6,15 +6,8 @@ from typing import Any
 
 import redis
 import redis.asyncio
+from redis import exceptions
 from redis.backoff import ExponentialBackoff
-from redis.exceptions import (
-    AuthenticationError,
-    BusyLoadingError,
-    ConnectionError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    TimeoutError,
-)
 from redis.retry import Retry
 
 from tocsin.domain.errors import Overloaded, RedisAway
@@ -25,6 +18,14 @@ Redis = redis.asyncio.Redis
 # and every script may be sent again (docs/adr/0002).
 _TIMEOUT_S = 3.0
 _CONNECT_TIMEOUT_S = 2.0
+
+_AWAY = (
+    exceptions.ConnectionError,
+    exceptions.TimeoutError,
+    exceptions.BusyLoadingError,
+    exceptions.ReadOnlyError,
+    exceptions.AuthenticationError,
+)
 
 
 def connect(url: str) -> Any:
@@ -56,11 +57,11 @@ def told() -> Iterator[None]:
     """Turns what redis-py raises into RedisAway or Overloaded, without the address of the server."""
     try:
         yield
-    except OutOfMemoryError as error:
+    except exceptions.OutOfMemoryError as error:
         raise Overloaded("Redis is at its memory limit") from error
-    except (ConnectionError, TimeoutError, BusyLoadingError, ReadOnlyError, AuthenticationError, OSError) as error:
+    except (*_AWAY, OSError) as error:
         raise RedisAway(f"Redis does not answer ({type(error).__name__})") from error
 
 
 def _retry(kind: Any) -> Any:
-    return kind(ExponentialBackoff(cap=0.2, base=0.02), 2, supported_errors=(ConnectionError, TimeoutError))
+    return kind(ExponentialBackoff(cap=0.2, base=0.02), 2, supported_errors=_AWAY[:2])

@@ -176,7 +176,7 @@ class Store:
     async def _read(self, user: str, notifications: Sequence[UUID]) -> list[Read]:
         answers = await self.flights.read(user, [(identifier, False) for identifier in notifications])
         unseen = [note for note, answer in zip(notifications, answers, strict=True) if answer.state == "unseen"]
-        found = {note: answer for note, answer in zip(notifications, answers, strict=True)}
+        found = dict(zip(notifications, answers, strict=True))
         earlier: dict[UUID, int | None] = {}
         if unseen:
             earlier = await self._owned(user, unseen)
@@ -190,7 +190,9 @@ class Store:
         return [
             Read(note, True, False, earlier[note])
             if earlier.get(note) is not None
-            else Read(note, found[note].state in {"changed", "known"}, found[note].state == "changed", found[note].read_ms)
+            else Read(
+                note, found[note].state in {"changed", "known"}, found[note].state == "changed", found[note].read_ms
+            )
             for note in notifications
         ]
 
@@ -222,4 +224,3 @@ def _listed(entries: Sequence[Entry]) -> Iterable[tuple[str, str, str, int, bool
             elif fact["f"] == "listed":
                 for notification, user, listed_ms in fact["n"]:
                     yield user, notification, fact["e"], listed_ms, fact["published"]
-

@@ -38,7 +38,9 @@ class Bench:
         self.lists = InboxLists(client, scripts, self.keys)
         self.profiles = Profiles(client, scripts, self.keys, 60_000)
 
-    async def claim(self, channel: Channel, token: str = "t1", *, lease_ms: int = LEASE_MS, resend: bool = False) -> list[Claim]:
+    async def claim(
+        self, channel: Channel, token: str = "t1", *, lease_ms: int = LEASE_MS, resend: bool = False
+    ) -> list[Claim]:
         return await self.flights.claim(channel, token, 100, lease_ms=lease_ms, attempts=3, resend=resend)
 
     async def sending(self, channel: Channel, token: str = "t1", *, lease_ms: int = LEASE_MS) -> list[Claim]:
@@ -107,7 +109,11 @@ async def test_an_event_is_fanned_out_page_by_page_and_says_when_it_is_complete(
     event = an_event(Step(Channel.IN_APP, 0), recipient_count=250)
     await bench.flights.accept(event, people(*users), None)
     pages = [await bench.flights.take_page(event, cursor) for cursor in (0, 100, 200)]
-    assert [(page.state, page.cursor, page.chunk) for page in pages] == [("more", 100, 0), ("more", 200, 1), ("last", 250, 2)]
+    assert [(page.state, page.cursor, page.chunk) for page in pages] == [
+        ("more", 100, 0),
+        ("more", 200, 1),
+        ("last", 250, 2),
+    ]
     for chunk in (2, 0, 1):
         chunk_users = [person.id for person in await bench.flights.chunk(event.id, chunk)]
         await bench.flights.route(event, chunk, [routing(event, user) for user in chunk_users])
@@ -170,7 +176,9 @@ async def test_with_the_cache_off_nothing_is_listed(client: Any) -> None:
 
 
 async def test_a_later_step_starts_when_its_time_comes(bench: Bench) -> None:
-    await routed(bench.flights, an_event(Step(Channel.IN_APP, 0), Step(Channel.SMS, 30), Step(Channel.EMAIL, NEVER)), "u1")
+    await routed(
+        bench.flights, an_event(Step(Channel.IN_APP, 0), Step(Channel.SMS, 30), Step(Channel.EMAIL, NEVER)), "u1"
+    )
     assert await bench.claim(Channel.SMS) == []
     assert await eventually(lambda: bench.flights.escalate([Channel.SMS])) == ["s:SMS"]
     (claim,) = await bench.claim(Channel.SMS, "t2")
@@ -277,11 +285,16 @@ async def test_an_outcome_that_comes_after_its_lease_is_told_and_moves_nothing(b
 
 
 async def test_a_read_stops_the_sms_that_is_waiting(bench: Bench) -> None:
-    (made,) = await routed(bench.flights, an_event(Step(Channel.IN_APP, 0), Step(Channel.SMS, 1), Step(Channel.EMAIL, NEVER)), "u1")
+    (made,) = await routed(
+        bench.flights, an_event(Step(Channel.IN_APP, 0), Step(Channel.SMS, 1), Step(Channel.EMAIL, NEVER)), "u1"
+    )
     (answer,) = await bench.flights.read("u1", [(made.id, False)])
     assert answer.state == "changed"
     assert await bench.flights.escalate([Channel.SMS]) == []
-    assert {(channel, status) for channel, _, status, _ in await bench.moves()} == {("SMS", "CANCELLED"), ("EMAIL", "CANCELLED")}
+    assert {(channel, status) for channel, _, status, _ in await bench.moves()} == {
+        ("SMS", "CANCELLED"),
+        ("EMAIL", "CANCELLED"),
+    }
     assert await bench.leftovers() == set()
 
 
@@ -358,7 +371,9 @@ async def test_an_opt_out_after_the_plan_was_made_holds_at_the_claim(bench: Benc
     ("EMAIL", "event.approval", False, 1),
     ("SMS", "event.approval", True, 1),
 ])  # fmt: skip
-async def test_an_opt_out_holds_for_what_it_names(bench: Bench, off: str, kind: str, mandatory: bool, claimed: int) -> None:
+async def test_an_opt_out_holds_for_what_it_names(
+    bench: Bench, off: str, kind: str, mandatory: bool, claimed: int
+) -> None:
     await routed(bench.flights, an_event(Step(Channel.SMS, 0), type=kind, mandatory=mandatory), "u1")
     await bench.profiles.keep([Contact(id="u1", opt_outs=(off,), version=1)])
     assert len(await bench.claim(Channel.SMS)) == claimed
@@ -401,7 +416,9 @@ async def test_the_journal_gives_an_entry_to_one_persister_until_it_is_done(benc
     await bench.journal.done([identifier for identifier, _ in second])
     assert await bench.journal.length() == 3
     await bench.journal.give_back("one")
-    assert [identifier for identifier, _ in await bench.journal.take("two", 10)] == [identifier for identifier, _ in first]
+    assert [identifier for identifier, _ in await bench.journal.take("two", 10)] == [
+        identifier for identifier, _ in first
+    ]
 
 
 async def test_draining_is_waited_for(bench: Bench) -> None:

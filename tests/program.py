@@ -1,0 +1,152 @@
+"""Real processes of the program, for tests that start, kill and ask them."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+
+from tocsin.channels.sandbox.sandbox import Sandbox
+
+ADMIN_KEY = "tk_admin_for_tests_only_0123456789"
+JWT_SECRET = "only-for-tests-only-for-tests-only-for-tests"
+
+Value = TypeVar("Value")
+
+
+def eventually(look: Callable[[], Value], limit_s: float = 20.0, every_s: float = 0.02) -> Value:
+    """What `look` answers once it is true. An assertion that fails inside counts as not yet."""
+    deadline = time.monotonic() + limit_s
+    while True:
+        try:
+            if value := look():
+                return value
+            trouble: BaseException | None = None
+        except (AssertionError, httpx.TransportError) as error:
+            trouble = error
+        if time.monotonic() > deadline:
+            raise AssertionError(f"it did not come about within {limit_s} s") from trouble
+        time.sleep(every_s)
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Program:
+    """One process of Tocsin; its log is kept beside its data and shown when it does not start."""
+
+    def __init__(self, folder: Path, *arguments: str, environ: Mapping[str, str]) -> None:
+        self.arguments = arguments
+        self.environ = dict(environ)
+        self.log = folder / f"{'-'.join(arguments[:1])}-{os.urandom(3).hex()}.log"
+        self.url = f"http://127.0.0.1:{self.environ.get('TOCSIN_HTTP__PORT', '0')}"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> "Program":
+        """Starts it; does not wait until it is ready."""
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "tocsin.app", *self.arguments],
+                env={**_plain_environ(), **self.environ},
+                stdout=log,
+                stderr=log,
+                cwd=self.log.parent,
+            )
+        return self
+
+    def ready(self, limit_s: float = 20.0) -> "Program":
+        """Waits until it says so: /ready for one that answers HTTP, its log for the others."""
+
+        def look() -> bool:
+            assert self.process is not None
+            assert self.process.poll() is None, f"it ended:\n{self.log.read_text()}"
+            if self.arguments[0] == "actors":
+                return "ready" in self.log.read_text()
+            return httpx.get(f"{self.url}/ready", timeout=2).status_code == 200
+
+        eventually(look, limit_s)
+        return self
+
+    def signal(self, number: int) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def kill(self) -> None:
+        """kill -9."""
+        self.signal(signal.SIGKILL)
+        self.wait(5)
+
+    def wait(self, limit_s: float) -> int:
+        assert self.process is not None
+        return self.process.wait(limit_s)
+
+    def stop(self, limit_s: float = 30.0) -> int:
+        """SIGTERM, and its exit status."""
+        if self.process is None or self.process.poll() is not None:
+            return 0
+        self.signal(signal.SIGTERM)
+        return self.wait(limit_s)
+
+
+@contextmanager
+def running(*programs: Program) -> Iterator[None]:
+    """Programs that are started together and do not outlive the block."""
+    for program in programs:
+        program.start()
+    try:
+        for program in programs:
+            program.ready()
+        yield
+    finally:
+        for program in programs:
+            if program.process and program.process.poll() is None:
+                program.process.kill()
+                program.process.wait(5)
+
+
+def environment(sandbox: Sandbox | None, redis_url: str, postgres_url: str, **more: str) -> dict[str, str]:
+    """The environment of a program on given servers, its providers being the sandbox's."""
+    given = {
+        "REDIS_URL": redis_url,
+        "DATABASE_URL": postgres_url,
+        "TOCSIN_ADMIN_KEY": ADMIN_KEY,
+        "TOCSIN_AUTH__JWT_SECRET": JWT_SECRET,
+        "TOCSIN_HTTP__PORT": str(free_port()),
+        "TOCSIN_LOG__FORMAT": "text",
+    }
+    for section, table in (sandbox.settings_overrides() if sandbox else {}).items():
+        prefix = "TOCSIN_" + section.upper().replace(".", "__")
+        given |= {f"{prefix}__{name.upper()}": str(value) for name, value in table.items()}
+    return given | more
+
+
+def client(url: str, **headers: str) -> httpx.Client:
+    """A client with the admin key."""
+    return httpx.Client(base_url=url, headers={"Authorization": f"Bearer {ADMIN_KEY}", **headers}, timeout=15)
+
+
+def posted(api: httpx.Client, **event: Any) -> dict[str, Any]:
+    """Posts an event and answers what was answered."""
+    answer = api.post("/api/notifications", json={"type": "event.approval", "message": "It is approved", **event})
+    assert answer.status_code == 202, answer.text
+    body: dict[str, Any] = answer.json()
+    return body
+
+
+def _plain_environ() -> dict[str, str]:
+    """This process's environment without settings that were meant for something else."""
+    meant_for_us = ("TOCSIN_", "REDIS_", "DATABASE_", "SMTP_", "TWILIO_", "FIREBASE_", "SENDER_", "NOTIFICATION_")
+    return {name: value for name, value in os.environ.items() if not name.startswith(meant_for_us)}
