@@ -1,9 +1,33 @@
-"""Figures for Prometheus (O2): what waits and for how long, asked of Redis when somebody looks."""
+"""Figures for Prometheus (O2): what this process sent, and what waits in Redis and for how long."""
 
-from prometheus_client import CollectorRegistry, Gauge
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from tocsin.domain.delivery import Channel
+from tocsin.domain.delivery import Channel, Reason, Status
 from tocsin.storage.store import Store
+
+
+class SendCounters:
+    """What this process sent, by channel, provider, status and reason, and how long the provider took."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._attempts = Counter(
+            "tocsin_attempts",
+            "Attempts that ended, by what they ended in",
+            ["channel", "provider", "status", "reason"],
+            registry=registry,
+        )
+        self._seconds = Histogram(
+            "tocsin_provider_seconds",
+            "Time that a provider took for one attempt",
+            ["channel", "provider"],
+            registry=registry,
+            buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+        )
+
+    def ended(self, channel: Channel, provider: str, status: Status, reason: Reason | None, took_s: float) -> None:
+        """Counts one attempt."""
+        self._attempts.labels(channel, provider, status, reason or "").inc()
+        self._seconds.labels(channel, provider).observe(took_s)
 
 
 class Gauges:

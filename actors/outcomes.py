@@ -1,5 +1,7 @@
 """What a provider's outcome means for a delivery: the status it ends in, and whether another attempt follows."""
 
+from dataclasses import dataclass
+
 from tocsin.channels.contract import Outcome, OutcomeKind
 from tocsin.domain.delivery import Fact, Reason, Status
 from tocsin.domain.retry import RetryRule
@@ -8,9 +10,16 @@ from tocsin.storage.flights import Claim, Ending
 _DETAILS = ("provider_id", "code", "message", "segments", "price")
 
 
-def ending_of(
-    claim: Claim, outcome: Outcome, provider: str, rule: RetryRule, *, resend_unknown: bool, chance: float
-) -> Ending:
+@dataclass(frozen=True, slots=True)
+class SendRules:
+    """How a channel's sends are claimed and tried again."""
+
+    retry: RetryRule
+    lease_ms: int
+    resend_unknown: bool
+
+
+def ending_of(claim: Claim, outcome: Outcome, provider: str, rules: SendRules, *, chance: float) -> Ending:
     """The end of an attempt. An unknown outcome is tried again only where its channel says so (design §6)."""
     detail = _detail(outcome, provider)
     if outcome.kind is OutcomeKind.SENT:
@@ -18,13 +27,13 @@ def ending_of(
     if outcome.kind is OutcomeKind.PERMANENT:
         return Ending(claim, Status.FAILED, detail)
     unknown = outcome.kind is OutcomeKind.UNKNOWN
-    if not rule.allows(claim.attempt) or (unknown and not resend_unknown):
+    if not rules.retry.allows(claim.attempt) or (unknown and not rules.resend_unknown):
         return Ending(claim, Status.UNCERTAIN if unknown else Status.DEAD, detail)
     return Ending(
         claim,
         Status.UNCERTAIN if unknown else Status.FAILED,
         detail,
-        retry_in_ms=rule.delay_ms(claim.attempt, chance, outcome.retry_after_s),
+        retry_in_ms=rules.retry.delay_ms(claim.attempt, chance, outcome.retry_after_s),
         retry_reason=outcome.reason or Reason.REJECTED,
     )
 

@@ -14,6 +14,7 @@ from uuid import uuid4
 import dramatiq
 from dramatiq import Worker
 from loguru import logger
+from prometheus_client import CollectorRegistry
 
 from tocsin.actors import queues
 from tocsin.actors.broker import WakingBroker
@@ -21,6 +22,8 @@ from tocsin.actors.escalation import watch
 from tocsin.actors.fan_out import fan_out
 from tocsin.actors.jobs import Jobs
 from tocsin.actors.loop import Loop
+from tocsin.actors.metrics import SendCounters
+from tocsin.actors.outcomes import SendRules
 from tocsin.actors.persist import Persister
 from tocsin.actors.route import route
 from tocsin.actors.send import Lane
@@ -41,11 +44,17 @@ class Runtime:
     """Started once, stopped once. `wanted` are the queues to work on; all of them by default."""
 
     def __init__(
-        self, settings: Settings, postgres: Postgres, context: BuildContext, wanted: Iterable[str] = queues.ALL
+        self,
+        settings: Settings,
+        postgres: Postgres,
+        context: BuildContext,
+        registry: CollectorRegistry,
+        wanted: Iterable[str] = queues.ALL,
     ) -> None:
         self._settings = settings
         self._postgres = postgres
         self._context = context
+        self._counters = SendCounters(registry)
         self._wanted = tuple(wanted)
         self._workers: list[Worker] = []
         self._tasks: list[asyncio.Task[None]] = []
@@ -92,16 +101,9 @@ class Runtime:
         return threads.get(queue.removeprefix("send_"), 1)
 
     async def _open_lanes(self) -> dict[Channel, Lane]:
-        rule = retry_rule(self._settings)
         senders: Mapping[Channel, Sender] = build_senders(self._settings, self._context)
         return {
-            channel: Lane(
-                self._store,
-                sender,
-                rule=rule,
-                lease_ms=self._settings.actors.lease,
-                resend_unknown=resends_unknown(self._settings, channel),
-            )
+            channel: Lane(self._store, sender, send_rules(self._settings, channel), self._counters)
             for channel, sender in senders.items()
             if queues.of_channel(channel) in self._wanted
         }
@@ -155,13 +157,12 @@ class Runtime:
         await self._store.close()
 
 
-def retry_rule(settings: Settings) -> RetryRule:
-    """The rule of S8 as it is set."""
+def send_rules(settings: Settings, channel: Channel) -> SendRules:
+    """The rules of S8 and of unknown outcomes (design §6) as they are set for `channel`."""
     retry = settings.retry
-    return RetryRule(attempts=retry.attempts, base_ms=retry.base, cap_ms=retry.cap, jitter=retry.jitter)
-
-
-def resends_unknown(settings: Settings, channel: Channel) -> bool:
-    """Whether an unknown outcome on `channel` is sent again with the same identity, or held (design §6)."""
     section = {Channel.EMAIL: settings.email, Channel.PUSH: settings.push, Channel.SMS: settings.sms}[channel]
-    return bool(section.on_uncertain == "resend")
+    return SendRules(
+        retry=RetryRule(attempts=retry.attempts, base_ms=retry.base, cap_ms=retry.cap, jitter=retry.jitter),
+        lease_ms=settings.actors.lease,
+        resend_unknown=section.on_uncertain == "resend",
+    )

@@ -10,12 +10,12 @@ from uuid import uuid4
 from loguru import logger
 
 from tocsin.actors.messages import messages_for
-from tocsin.actors.outcomes import ending_of, not_configured, without_address
+from tocsin.actors.metrics import SendCounters
+from tocsin.actors.outcomes import SendRules, ending_of, not_configured, without_address
 from tocsin.actors.recorder import Recorder
 from tocsin.channels.contract import Message, Outcome, OutcomeKind, Sender
 from tocsin.domain.delivery import Channel, Reason
-from tocsin.domain.errors import Unavailable
-from tocsin.domain.retry import RetryRule
+from tocsin.domain.errors import SettingError, Unavailable
 from tocsin.storage.calls import correlation
 from tocsin.storage.flights import Claim, Ending
 from tocsin.storage.store import Store
@@ -28,14 +28,16 @@ _DATA_DELAY_MS = 2_000
 class Lane:
     """One channel in one process: as many sends at once as its provider takes, none holding another."""
 
-    def __init__(self, store: Store, sender: Sender, *, rule: RetryRule, lease_ms: int, resend_unknown: bool) -> None:
-        if lease_ms <= (sender.timeout_s + _MARGIN_S) * 1000:
-            raise ValueError("the lease does not outlast the provider's time-out")
+    def __init__(self, store: Store, sender: Sender, rules: SendRules, counters: SendCounters) -> None:
+        if rules.lease_ms <= (sender.timeout_s + _MARGIN_S) * 1000:
+            raise SettingError(
+                f"actors.lease: it must be {_MARGIN_S:.0f} s longer than the time-out of {sender.provider}"
+                f" ({sender.timeout_s:.0f} s), or a send would outlive its claim"
+            )
         self.sender = sender
         self._store = store
-        self._rule = rule
-        self._lease_ms = lease_ms
-        self._resend = resend_unknown
+        self._rules = rules
+        self._counters = counters
         self._recorder = Recorder(store)
         self._free = sender.concurrency
         self._slot = asyncio.Condition()
@@ -82,9 +84,9 @@ class Lane:
                 self.channel,
                 uuid4().hex,
                 most,
-                lease_ms=self._lease_ms,
-                attempts=self._rule.attempts,
-                resend=self._resend,
+                lease_ms=self._rules.lease_ms,
+                attempts=self._rules.retry.attempts,
+                resend=self._rules.resend_unknown,
             )
         except Unavailable as error:
             logger.warning("{} claims nothing: {}", self.channel, error)
@@ -130,17 +132,20 @@ class Lane:
             return []
         claims = [claim for claim, _ in messages]
         detail = {"provider": self.sender.provider}
-        begun = await self._store.flights.begin(claims, claims[0].token, lease_ms=self._lease_ms, detail=detail)
+        begun = await self._store.flights.begin(claims, claims[0].token, lease_ms=self._rules.lease_ms, detail=detail)
         return [pair for pair, may in zip(messages, begun, strict=True) if may]
 
     async def _send_in_slot(self, claim: Claim, message: Message, began: float) -> None:
         correlation.set(message.cid)
+        called = time.monotonic()
         try:
             outcome = await self._send(message, began)
         finally:
             await self._give_back(1)
         chance = random.random()  # noqa: S311  # jitter, not a secret
-        ending = ending_of(claim, outcome, self.sender.provider, self._rule, resend_unknown=self._resend, chance=chance)
+        ending = ending_of(claim, outcome, self.sender.provider, self._rules, chance=chance)
+        took_s = time.monotonic() - called
+        self._counters.ended(self.channel, self.sender.provider, ending.status, outcome.reason, took_s)
         logger.info(
             "{} {} step {} attempt {}: {}{}",
             self.channel, message.delivery, claim.step, claim.attempt, ending.status,
@@ -152,7 +157,7 @@ class Lane:
 
     async def _send(self, message: Message, began: float) -> Outcome:
         # A process that was frozen after its claim began finds its lease gone: another may be sending by now.
-        if time.monotonic() - began > self._lease_ms / 1000 - self.sender.timeout_s - _MARGIN_S:
+        if time.monotonic() - began > self._rules.lease_ms / 1000 - self.sender.timeout_s - _MARGIN_S:
             return Outcome(OutcomeKind.TEMPORARY, Reason.LEASE_LOST, message="not sent: the lease would not outlast it")
         try:
             return await asyncio.wait_for(self.sender.send(message), self.sender.timeout_s + _MARGIN_S / 2)

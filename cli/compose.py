@@ -1,4 +1,4 @@
-"""Makes a running process of its parts: servers of our own where none is given, storage, actors, http; ends it in order.
+"""Makes a process of its parts: servers of our own where none is given, storage, actors, http; ends it in order.
 
 HTTP stops first, then the clock and the actors, then the pools, then the servers that are our own (design §5, R5).
 """
@@ -56,6 +56,7 @@ class Process:
     parts: Parts
     sandbox: Sandbox | None
     listening: socket.socket | None
+    registry: CollectorRegistry = field(default_factory=CollectorRegistry)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self) -> None:
@@ -102,7 +103,7 @@ class Process:
 
     @asynccontextmanager
     async def _actors(self, postgres: Postgres) -> AsyncIterator[None]:
-        runtime = Runtime(self.settings, postgres, self._building(), self.parts.queues)
+        runtime = Runtime(self.settings, postgres, self._building(), self.registry, self.parts.queues)
         await asyncio.to_thread(runtime.start)
         try:
             yield
@@ -120,18 +121,18 @@ class Process:
         try:
             yield
         finally:
+            context.stopping.set()
             server.should_exit = True
             await serving
             await store.close()
 
     def _context(self, store: Store) -> Context:
-        registry = CollectorRegistry()
-        gauges = Gauges(registry)
+        gauges = Gauges(self.registry)
         senders = build_senders(self.settings, self._building())
         return Context(
             settings=self.settings,
             store=store,
-            registry=registry,
+            registry=self.registry,
             carriers={channel: Carrier(each.provider, each.configured) for channel, each in senders.items()},
             outbox=self.sandbox.outbox if self.sandbox else None,
             refresh=lambda: gauges.refresh(store),

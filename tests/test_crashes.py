@@ -1,0 +1,180 @@
+"""kill -9 at every point that could lose or double something; another process takes the work up."""
+
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psycopg2
+import pytest
+
+from tests.program import Program, client, environment, eventually, posted, running
+from tocsin.channels.sandbox.sandbox import Sandbox
+
+pytestmark = [pytest.mark.servers, pytest.mark.processes, pytest.mark.timeout(180)]
+
+PEOPLE = 30
+
+
+class Crashing(Program):
+    """A program that dies at a point."""
+
+    def __init__(self, folder: Path, point: str, nth: int, *arguments: str, environ: dict[str, str]) -> None:
+        super().__init__(folder, *arguments, environ=environ)
+        self.point = (point, str(nth))
+
+    def start(self) -> "Crashing":
+        script = str(Path(__file__).with_name("crashing.py"))
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, script, *self.point, *self.arguments],
+                env={**os.environ, **self.environ},
+                stdout=log,
+                stderr=log,
+                cwd=self.log.parent,
+            )
+        return self
+
+
+@pytest.fixture
+def sandbox() -> Iterator[Sandbox]:
+    made = Sandbox()
+    made.start()
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def environ(sandbox: Sandbox, redis_url: str, postgres_url: str) -> dict[str, str]:
+    """Leases as short as the providers' time-outs allow, so that what a dead process held is soon free."""
+    return environment(
+        sandbox,
+        redis_url,
+        postgres_url,
+        TOCSIN_ACTORS__LEASE="4s",
+        TOCSIN_EMAIL__SMTP__TIMEOUT="1s",
+        TOCSIN_SMS__TWILIO__TIMEOUT="1s",
+        TOCSIN_PUSH__FCM__TIMEOUT="1s",
+        TOCSIN_RETRY__BASE="100ms",
+    )
+
+
+def people() -> list[dict[str, str]]:
+    return [{"id": f"u{n}", "email": f"u{n}@example.org", "phone": f"+1415555{n:04d}"} for n in range(PEOPLE)]
+
+
+def rows(postgres_url: str) -> list[tuple[str, str, str]]:
+    connection = psycopg2.connect(postgres_url)
+    with connection, connection.cursor() as cursor:
+        cursor.execute("SELECT id::text, channel, status FROM deliveries")
+        found: list[tuple[str, str, str]] = cursor.fetchall()
+    connection.close()
+    return found
+
+
+def settled(postgres_url: str) -> list[tuple[str, str, str]]:
+    """Every delivery of the event, once each is final."""
+    found = rows(postgres_url)
+    assert len(found) == PEOPLE * 4
+    final = {"SENT", "DELIVERED", "SUPPRESSED", "UNCERTAIN", "FAILED", "DEAD", "CANCELLED", "BOUNCED"}
+    assert {status for _, _, status in found} <= final
+    return found
+
+
+def sent_times(sandbox: Sandbox) -> Counter[str]:
+    return Counter(str(entry.delivery) for entry in sandbox.outbox.entries())
+
+
+def take_up(api_environ: dict[str, str], folder: Path, postgres_url: str) -> list[tuple[str, str, str]]:
+    survivor = Program(folder, "actors", environ=api_environ)
+    with running(survivor):
+        found = eventually(lambda: settled(postgres_url), limit_s=60)
+        assert survivor.stop() == 0
+    return found
+
+
+def post_to(http: Program) -> dict[str, Any]:
+    with client(http.url) as api:
+        return posted(api, title="Approved", recipients=people(), notificationPriority="HIGH")
+
+
+@pytest.mark.parametrize(
+    "point",
+    ["before a chunk is routed", "after a chunk is routed", "between claim and begin", "between commit and trim"],
+)
+def test_where_no_provider_call_was_under_way_each_delivery_is_made_once(
+    point: str, environ: dict[str, str], sandbox: Sandbox, postgres_url: str, tmp_path: Path
+) -> None:
+    http = Program(tmp_path, "http", environ=environ)
+    doomed = Crashing(tmp_path, point, 1, "actors", environ=environ)
+    with running(http, doomed):
+        post_to(http)
+        assert doomed.wait(30) == -9
+        found = take_up(environ, tmp_path, postgres_url)
+    made = {delivery for delivery, channel, status in found if status in {"SENT", "DELIVERED"} and channel != "IN_APP"}
+    assert {status for _, _, status in found} <= {"SENT", "DELIVERED", "SUPPRESSED"}
+    assert len(made) == PEOPLE * 2
+    assert sent_times(sandbox) == dict.fromkeys(made, 1)
+
+
+def test_a_process_killed_between_accept_and_fan_out_loses_nothing(
+    environ: dict[str, str], sandbox: Sandbox, postgres_url: str, tmp_path: Path
+) -> None:
+    http = Crashing(tmp_path, "between accept and fan_out", 1, "http", environ=environ)
+    with running(http):
+        with pytest.raises(httpx.TransportError):
+            post_to(http)
+        assert http.wait(10) == -9
+        found = take_up(environ, tmp_path, postgres_url)
+    assert set(sent_times(sandbox).values()) == {1}
+    assert len(found) == PEOPLE * 4
+
+
+@pytest.mark.parametrize("point", ["between send and record", "between record and reply"])
+def test_between_send_and_record_only_what_is_uncertain_and_resent_goes_out_twice(
+    point: str, environ: dict[str, str], sandbox: Sandbox, postgres_url: str, tmp_path: Path
+) -> None:
+    http = Program(tmp_path, "http", environ=environ)
+    doomed = Crashing(tmp_path, point, 1, "actors", environ=environ)
+    with running(http, doomed):
+        post_to(http)
+        assert doomed.wait(30) == -9
+        found = take_up(environ, tmp_path, postgres_url)
+    channel_of = {delivery: channel for delivery, channel, _ in found}
+    status_of = {delivery: status for delivery, _, status in found}
+    times = sent_times(sandbox)
+    assert set(times) == {delivery for delivery, channel in channel_of.items() if channel in {"SMS", "EMAIL"}}
+    for delivery, count in times.items():
+        if channel_of[delivery] == "SMS":
+            assert count == 1, "an SMS whose outcome is unknown is held, never sent again"
+            assert status_of[delivery] in {"SENT", "DELIVERED", "UNCERTAIN"}
+        else:
+            assert count == 1 or uncertain_before(postgres_url, delivery)
+
+
+def uncertain_before(postgres_url: str, delivery: str) -> bool:
+    connection = psycopg2.connect(postgres_url)
+    with connection, connection.cursor() as cursor:
+        cursor.execute("SELECT history ? '1:UNCERTAIN' FROM deliveries WHERE id = %s", (delivery,))
+        (found,) = cursor.fetchone() or (False,)
+    connection.close()
+    return bool(found)
+
+
+def test_a_second_actors_process_shares_the_work_and_doubles_nothing(
+    environ: dict[str, str], sandbox: Sandbox, postgres_url: str, tmp_path: Path
+) -> None:
+    http = Program(tmp_path, "http", environ=environ)
+    both = [Program(tmp_path, "actors", environ=environ) for _ in range(2)]
+    with running(http, *both):
+        for _ in range(5):
+            post_to(http)
+        eventually(lambda: len(sandbox.outbox.entries()) >= 5 * PEOPLE * 2, limit_s=60)
+        assert set(sent_times(sandbox).values()) == {1}
+        assert [program.stop() for program in both] == [0, 0]
+    assert set(sent_times(sandbox).values()) == {1}
+    assert len(sent_times(sandbox)) == 5 * PEOPLE * 2
