@@ -181,13 +181,19 @@ def stop_orphan(pid: int | None, folder: Path, stop_signals: Sequence[signal.Sig
         logger.warning("an earlier process left {} behind (process {}); it is stopped first", orphan.name(), pid)
         for stop_signal in (*stop_signals, signal.SIGKILL):
             orphan.send_signal(stop_signal)
-            try:
-                orphan.wait(limit_s)
-            except psutil.TimeoutExpired:
-                continue
-            return
+            limit = time.monotonic() + limit_s
+            while not ended(orphan) and time.monotonic() < limit:
+                time.sleep(_LOOK_AGAIN_S)
     except psutil.NoSuchProcess:
         return
+
+
+def ended(process: psutil.Process) -> bool:
+    """Whether a process is no more, or only waits for its parent to take note, as some parents never do."""
+    try:
+        return not process.is_running() or bool(process.status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
 
 
 def socket_folder(folder: Path, socket_name: str) -> Path:

@@ -1,0 +1,104 @@
+"""What many tests stand on: a Redis and a Postgres that the suite starts itself, and settings.
+
+One of each is started a session, on a Unix socket in a temporary folder, so that tests need no service and no port. A
+test gets an empty Redis and a database of its own, copied from one that was migrated once.
+"""
+
+import itertools
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+import psycopg2
+import pytest
+import redis
+
+from tocsin.domain.errors import SettingError
+from tocsin.domain.settings import Settings, load
+from tocsin.storage.embedded_postgres import EmbeddedPostgres
+from tocsin.storage.embedded_redis import EmbeddedRedis
+
+_TEMPLATE = "template_of_tests"
+_numbers = itertools.count(1)
+
+
+def missing(what: str) -> NoReturn:
+    """Ends a test that needs what this machine lacks: skipped at home, failed in CI, where nothing may be missing."""
+    if os.environ.get("CI"):
+        pytest.fail(f"{what} (and CI is set)")
+    pytest.skip(what)
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of the session's Redis; tests take `redis_url`."""
+    server = EmbeddedRedis(tmp_path_factory.mktemp("redis"))
+    try:
+        yield server.start()
+    except SettingError as error:
+        missing(str(error))
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def redis_url(redis_server: str) -> str:
+    """A Redis with nothing in it."""
+    client = redis.Redis.from_url(redis_server)
+    client.flushall()
+    client.close()
+    return redis_server
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of the session's Postgres, in which the template is migrated; tests take `postgres_url`."""
+    from tocsin.storage.migrate import migrate
+
+    server = EmbeddedPostgres(tmp_path_factory.mktemp("postgres"))
+    try:
+        address = server.start()
+        # Tests do not outlive a crash of the machine, so they need not wait for its disk.
+        _execute(address, "ALTER SYSTEM SET fsync = off")
+        _execute(address, "SELECT pg_reload_conf()")
+        _execute(address, f"CREATE DATABASE {_TEMPLATE}")
+        migrate(_database(address, _TEMPLATE))
+        yield address
+    except SettingError as error:
+        missing(str(error))
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def postgres_url(postgres_server: str) -> Iterator[str]:
+    """A database of the test's own, migrated and empty."""
+    name = f"test_{next(_numbers)}"
+    _execute(postgres_server, f"CREATE DATABASE {name} TEMPLATE {_TEMPLATE} STRATEGY FILE_COPY")
+    yield _database(postgres_server, name)
+    _execute(postgres_server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Callable[..., Settings]:
+    """Makes settings: the defaults, changed by path as they would be written: `settings({"retry.base": "1s"})`."""
+
+    def make(changes: Mapping[str, Any] | None = None) -> Settings:
+        return load({}).with_values({"data.dir": str(tmp_path / "data"), **(changes or {})})
+
+    return make
+
+
+def _database(address: str, name: str) -> str:
+    return address.replace("@/tocsin?", f"@/{name}?")
+
+
+def _execute(address: str, statement: str) -> None:
+    connection = psycopg2.connect(address)
+    try:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute(statement)
+    finally:
+        connection.close()
