@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Any, Protocol
 from uuid import UUID
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from tocsin.domain.delivery import Channel, Reason
 from tocsin.domain.plan import Priority
@@ -53,7 +53,7 @@ class OutcomeKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How an attempt ended. `message` is the provider's text, cleaned of secrets and addresses, at most 512 characters."""
+    """How an attempt ended. `message` is the provider's text, clean of secrets and addresses, at most 512 characters."""
 
     kind: OutcomeKind
     reason: Reason | None = None
@@ -94,6 +94,19 @@ class Sender(Protocol):
         ...
 
 
+class ProviderTable(BaseModel):
+    """A provider's own settings; "" stands for "not set". Every field has a default, and is in settings.toml."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_out_what_is_not_set(cls, table: Any) -> Any:
+        if isinstance(table, Mapping):
+            return {name: value for name, value in table.items() if value not in ("", None)}
+        return table
+
+
 @dataclass(frozen=True, slots=True)
 class Provider:
     """How a provider is found and made. `section` is its table in settings.toml, such as "sms.twilio"."""
@@ -101,7 +114,7 @@ class Provider:
     name: str
     channel: Channel
     section: str
-    settings: type[BaseModel]
+    settings: type[ProviderTable]
     build: Callable[[Any, BuildContext], Sender]
 
 
@@ -117,3 +130,7 @@ class BuildContext:
     postal_address: str | None
     emoji: Mapping[Priority, str]
     """The SMS prefix by priority; empty for none."""
+    max_segments: int = 1
+    """How many segments an SMS may take."""
+    push_characters: int = 150
+    """How many characters the text of a push may have."""

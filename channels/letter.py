@@ -1,0 +1,136 @@
+"""A message as mail: a text part, an HTML part, and headers that nobody's text can break out of."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.headerregistry import Address
+from email.message import EmailMessage
+from email.policy import SMTP, SMTPUTF8
+from email.utils import format_datetime
+from typing import Final
+
+from jinja2 import StrictUndefined
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from tocsin.channels.contract import Message
+from tocsin.channels.links import action_link
+from tocsin.domain.plan import Priority
+from tocsin.domain.text import fit_characters, one_line, plain
+
+_LONGEST_SUBJECT: Final = 200
+_LONGEST_NAME: Final = 100
+
+_TEXT: Final = """\
+{{ text }}
+{%- if link %}
+
+{{ link }}
+{%- endif %}
+
+--\x20
+{{ brand }}
+{%- if postal_address %}
+{{ postal_address }}
+{%- endif %}
+"""
+
+_HTML: Final = """\
+<!DOCTYPE html>
+<html lang="{{ language }}">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>{{ subject }}</title>
+</head>
+<body style="margin:0;padding:24px 12px;background:#f4f5f7;font:16px/1.5 system-ui,'Segoe UI',Roboto,sans-serif">
+<table role="presentation" align="center" width="100%" cellpadding="0" cellspacing="0" style="max-width:600px">
+<tr><td style="padding:8px 24px;color:#5b6472;font-weight:600">{{ brand }}</td></tr>
+<tr><td style="padding:24px;background:#ffffff;color:#1c2430;border-radius:8px">
+<h1 style="margin:0 0 16px;font-size:20px;line-height:1.3">{{ subject }}</h1>
+{%- for paragraph in paragraphs %}
+<p style="margin:0 0 16px">{% for line in paragraph %}{{ line }}{% if not loop.last %}<br>{% endif %}{% endfor %}</p>
+{%- endfor %}
+{%- if link %}
+<p style="margin:24px 0 8px"><a href="{{ link }}" rel="noopener" style="display:inline-block;padding:10px 18px;\
+background:#1f5fbf;color:#ffffff;border-radius:6px;text-decoration:none">Open</a></p>
+{%- endif %}
+</td></tr>
+<tr><td style="padding:16px 24px;color:#5b6472;font-size:13px">{{ brand }}\
+{%- if postal_address %}<br>{{ postal_address }}{% endif %}</td></tr>
+</table>
+</body>
+</html>
+"""
+
+_plain_pages = ImmutableSandboxedEnvironment(autoescape=False, undefined=StrictUndefined, keep_trailing_newline=True)
+_TEXT_PAGE: Final = _plain_pages.from_string(_TEXT)
+_HTML_PAGE: Final = ImmutableSandboxedEnvironment(autoescape=True, undefined=StrictUndefined).from_string(_HTML)
+
+_IMPORTANCE: Final[Mapping[Priority, str]] = {Priority.HIGH: "High", Priority.CRITICAL: "High", Priority.LOW: "Low"}
+
+
+@dataclass(frozen=True, slots=True)
+class Letterhead:
+    """What every mail of one sender has in common."""
+
+    from_email: str
+    brand: str
+    postal_address: str | None
+    public_url: str | None
+
+    @property
+    def domain(self) -> str:
+        """The right half of every Message-ID."""
+        return self.from_email.rpartition("@")[2]
+
+
+def compose(message: Message, head: Letterhead, to: str, *, international: bool) -> bytes:
+    """The mail as it goes over the wire; `international` when `to` needs SMTPUTF8."""
+    mail = EmailMessage(policy=(SMTPUTF8 if international else SMTP).clone(cte_type="7bit"))
+    subject = subject_of(message)
+    mail["From"] = _mailbox(head.brand, head.from_email)
+    mail["To"] = _mailbox(message.name or "", to)
+    mail["Subject"] = subject
+    mail["Date"] = format_datetime(datetime.fromtimestamp(time.time(), UTC))
+    mail["Message-ID"] = f"<{message.delivery}.{message.attempt}@{head.domain}>"
+    mail["List-Unsubscribe"] = f"<mailto:{head.from_email}?subject=unsubscribe>"
+    mail["Auto-Submitted"] = "auto-generated"
+    mail["X-Tocsin-Delivery"] = str(message.delivery)
+    mail["X-Tocsin-Notification"] = str(message.notification)
+    mail["X-Tocsin-Attempt"] = str(message.attempt)
+    if importance := _IMPORTANCE.get(message.priority):
+        mail["Importance"] = importance
+    text, html = _parts(message, head, subject)
+    mail.set_content(text, cte="quoted-printable")
+    mail.add_alternative(html, subtype="html", cte="quoted-printable")
+    return mail.as_bytes()
+
+
+def subject_of(message: Message) -> str:
+    """The title, or what the event's type says: "event.approval" becomes "Event approval"."""
+    titled = one_line(message.title or "")
+    if not titled:
+        words = one_line(message.event_type.replace(".", " ").replace("_", " ").replace("-", " "))
+        titled = (words[:1].upper() + words[1:]) or "Notification"
+    return fit_characters(titled, _LONGEST_SUBJECT)
+
+
+def _parts(message: Message, head: Letterhead, subject: str) -> tuple[str, str]:
+    text = plain(message.text).strip()
+    words = {
+        "subject": subject,
+        "text": text,
+        "paragraphs": [block.split("\n") for block in text.split("\n\n") if block.strip()],
+        "link": action_link(message.metadata, head.public_url),
+        "brand": one_line(head.brand),
+        "postal_address": one_line(head.postal_address or ""),
+        "language": one_line(message.locale or "en").replace("_", "-"),
+    }
+    return _TEXT_PAGE.render(words), _HTML_PAGE.render(words)
+
+
+def _mailbox(name: str, address: str) -> Address:
+    local, _, domain = address.rpartition("@")
+    return Address(fit_characters(one_line(name), _LONGEST_NAME), local, domain)

@@ -1,0 +1,273 @@
+"""Email over SMTP by aiosmtplib: any server, with STARTTLS, TLS from the first byte, or neither.
+
+MAIL, RCPT and DATA are sent apart: whatever goes wrong before DATA is known not to have been sent, and what goes wrong
+after it is known to be unknown, since a server may have stored a mail whose answer never came.
+"""
+
+import asyncio
+import re
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+from aiosmtplib import (
+    SMTP,
+    SMTPAuthenticationError,
+    SMTPException,
+    SMTPRecipientRefused,
+    SMTPResponseException,
+    SMTPServerDisconnected,
+)
+from email_validator import EmailNotValidError, validate_email
+from pydantic import AfterValidator, Field
+
+from tocsin.channels.cleaning import cleaned, private_parts
+from tocsin.channels.contract import BuildContext, Message, Outcome, OutcomeKind, Provider, ProviderTable, Sender
+from tocsin.channels.letter import Letterhead, compose
+from tocsin.channels.smtp_pool import Connection, Pool, Server, is_closing
+from tocsin.channels.unconfigured import Unconfigured
+from tocsin.domain.addresses import normal_email
+from tocsin.domain.delivery import Channel, Reason
+from tocsin.domain.errors import SettingError
+from tocsin.domain.units import DurationMs
+
+SECTION: Final = "email.smtp"
+_ENHANCED: Final = re.compile(r"\b([245]\.\d{1,3}\.\d{1,3})\b")
+_QUEUE_IDS: Final = (
+    re.compile(r"queued as <?([\w.@-]{4,200})", re.IGNORECASE),
+    re.compile(r"\bid=([\w.@-]{4,200})", re.IGNORECASE),
+    # SES answers "Ok 0100018…".
+    re.compile(r"^(?:2\.\d\.\d )?ok ([\w.-]{16,200})$", re.IGNORECASE),
+)
+_ABOUT_THE_SENDER: Final = ("5.1.7", "5.1.8")
+_AUTHENTICATION_REQUIRED: Final = 530
+
+
+class SmtpSettings(ProviderTable):
+    """The table `email.smtp`."""
+
+    host: str | None = None
+    port: int = Field(default=587, ge=1, le=65535)
+    security: Literal["starttls", "tls", "none"] = "starttls"
+    username: str | None = None
+    password: str | None = Field(default=None, repr=False)
+    from_email: Annotated[str, AfterValidator(normal_email)] | None = None
+    ca_file: Path | None = None
+    timeout: DurationMs = 30_000
+    connections: int = Field(default=4, ge=1, le=100)
+
+
+@dataclass(frozen=True, slots=True)
+class _Envelope:
+    """A mail and where it goes, as the server is told."""
+
+    sender: str
+    to: str
+    mail: bytes
+    international: bool
+    message_id: str
+
+
+class _Stale(Exception):
+    """A kept connection turned out to be closed before anything was handed over."""
+
+
+class _Progress:
+    """Whether DATA has begun: from then on a lost answer leaves the outcome unknown."""
+
+    handed_over = False
+
+
+class SmtpSender:
+    """Mail through one server."""
+
+    channel = Channel.EMAIL
+    configured = True
+
+    def __init__(self, server: Server, head: Letterhead, provider: str, connections: int) -> None:
+        self.provider = provider
+        self.concurrency = connections
+        self.timeout_s = server.timeout_s
+        self._head = head
+        self._private = tuple(filter(None, (server.password, server.username)))
+        self._pool = Pool(server, connections)
+
+    async def send(self, message: Message) -> Outcome:
+        try:
+            to, international = _recipient(message.address)
+        except EmailNotValidError:
+            return Outcome(OutcomeKind.PERMANENT, Reason.INVALID_ADDRESS, message="the address is not an email address")
+        mail = compose(message, self._head, to, international=international)
+        message_id = f"{message.delivery}.{message.attempt}@{self._head.domain}"
+        envelope = _Envelope(self._head.from_email, to, mail, international, message_id)
+        progress = _Progress()
+        private = (*self._private, *private_parts(message.address), *private_parts(to))
+        try:
+            async with asyncio.timeout(self.timeout_s):
+                return await self._deliver(envelope, progress, private)
+        except SMTPResponseException as error:
+            return _after_reply(error, private, handed_over=progress.handed_over)
+        except (SMTPException, OSError) as error:
+            return _after_loss(error, private, handed_over=progress.handed_over)
+
+    async def check(self) -> None:
+        try:
+            async with asyncio.timeout(self.timeout_s), self._pool.connection(fresh=True) as connection:
+                await connection.client.noop()
+        except (SMTPException, OSError) as error:
+            said = cleaned(_words(error), self._private) or type(error).__name__
+            raise SettingError(f"{SECTION}: the mail server cannot be used: {said}") from error
+
+    async def close(self) -> None:
+        await self._pool.close()
+
+    async def _deliver(self, envelope: _Envelope, progress: _Progress, private: tuple[str, ...]) -> Outcome:
+        try:
+            return await self._once(envelope, progress, private)
+        except _Stale:
+            return await self._once(envelope, progress, private, fresh=True)
+
+    async def _once(
+        self, envelope: _Envelope, progress: _Progress, private: tuple[str, ...], *, fresh: bool = False
+    ) -> Outcome:
+        async with self._pool.connection(fresh=fresh) as connection:
+            client = connection.client
+            if envelope.international and not client.supports_extension("smtputf8"):
+                said = "the mail server takes no address with characters beyond ASCII before the @ (SMTPUTF8)"
+                return Outcome(OutcomeKind.PERMANENT, Reason.REJECTED, message=said)
+            try:
+                await _address(connection, envelope)
+                progress.handed_over = True
+                reply = await client.data(envelope.mail)
+            except SMTPResponseException as error:
+                await _clear(client, error)
+                return _after_reply(error, private, handed_over=progress.handed_over)
+        return Outcome(
+            OutcomeKind.SENT,
+            provider_id=_queue_id(reply.message) or envelope.message_id,
+            provider_status=str(reply.code),
+            message=cleaned(reply.message, private),
+        )
+
+
+async def _address(connection: Connection, envelope: _Envelope) -> None:
+    """MAIL and RCPT. Raises _Stale where a kept connection is gone, and what aiosmtplib raises."""
+    client = connection.client
+    options = [f"SIZE={len(envelope.mail)}"] if client.supports_extension("size") else []
+    encoding = "utf-8" if envelope.international else "ascii"
+    try:
+        await client.mail(
+            envelope.sender, options=[*options, *(["SMTPUTF8"] if envelope.international else [])], encoding=encoding
+        )
+        await client.rcpt(envelope.to, encoding=encoding)
+    except SMTPServerDisconnected as error:
+        if connection.reused:
+            raise _Stale from error
+        raise
+    except SMTPResponseException as error:
+        if connection.reused and is_closing(error.code):
+            raise _Stale from error
+        raise
+
+
+async def _clear(client: SMTP, error: SMTPResponseException) -> None:
+    """Leaves the connection ready for the next mail, or closed."""
+    if is_closing(error.code):
+        client.close()
+        return
+    try:
+        await client.rset()
+    except (SMTPException, OSError):
+        client.close()
+
+
+def _queue_id(said: str) -> str | None:
+    """The server's own name for a mail, where its answer tells one."""
+    found = next((match for pattern in _QUEUE_IDS if (match := pattern.search(said))), None)
+    return found[1] if found else None
+
+
+def _recipient(address: str) -> tuple[str, bool]:
+    """The address to tell the server, and whether it needs SMTPUTF8: a domain alone never does."""
+    found = validate_email(address, check_deliverability=False, test_environment=True)
+    return (found.ascii_email, False) if found.ascii_email else (found.normalized, True)
+
+
+def _after_reply(error: SMTPResponseException, private: tuple[str, ...], *, handed_over: bool) -> Outcome:
+    """RFC 5321: 4xx is for now, 5xx for good. Anything else was no answer."""
+    if not 400 <= error.code < 600:
+        return _after_loss(error, private, handed_over=handed_over)
+    enhanced = _ENHANCED.search(error.message)
+    kind = OutcomeKind.PERMANENT if error.code >= 500 else OutcomeKind.TEMPORARY
+    return Outcome(
+        kind,
+        _reason(error, enhanced[1] if enhanced else ""),
+        code=f"{error.code} {enhanced[1]}" if enhanced else str(error.code),
+        message=cleaned(error.message, private),
+    )
+
+
+def _reason(error: SMTPResponseException, enhanced: str) -> Reason:
+    if isinstance(error, SMTPAuthenticationError):
+        return Reason.NOT_CONFIGURED if error.code >= 500 else Reason.PROVIDER_DOWN
+    if error.code == _AUTHENTICATION_REQUIRED:
+        return Reason.NOT_CONFIGURED
+    if error.code < 500:
+        return _temporary_reason(error.code, enhanced)
+    # Only 5.1.x says that the address is wrong; 5.7.x is policy, and others are about the mail or the server.
+    wrong = enhanced.startswith("5.1.") and enhanced not in _ABOUT_THE_SENDER
+    return Reason.INVALID_ADDRESS if wrong and isinstance(error, SMTPRecipientRefused) else Reason.REJECTED
+
+
+def _temporary_reason(code: int, enhanced: str) -> Reason:
+    if enhanced.startswith("4.7."):
+        return Reason.RATE_LIMITED
+    return Reason.PROVIDER_DOWN if is_closing(code) else Reason.REJECTED
+
+
+def _after_loss(error: Exception, private: tuple[str, ...], *, handed_over: bool) -> Outcome:
+    timed_out = isinstance(error, TimeoutError)
+    if handed_over:
+        reason = Reason.TIMEOUT if timed_out else Reason.CONNECTION_LOST
+        return Outcome(OutcomeKind.UNKNOWN, reason, message="handed over, then no answer from the mail server")
+    reason = Reason.TIMEOUT if timed_out else Reason.PROVIDER_DOWN
+    return Outcome(OutcomeKind.TEMPORARY, reason, message=cleaned(_words(error), private))
+
+
+def _words(error: BaseException) -> str:
+    """What to say of an error in the way to the server; an operating system's words may hold addresses."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return "the mail server's certificate cannot be verified"
+        cause = cause.__cause__ or cause.__context__
+    if isinstance(error, TimeoutError):
+        return "no answer from the mail server in time"
+    if isinstance(error, SMTPException) and not isinstance(error, OSError):
+        return str(error.args[-1]) if error.args else type(error).__name__
+    return "no connection to the mail server"
+
+
+def _build(settings: SmtpSettings, context: BuildContext) -> Sender:
+    provider = "sandbox" if context.sandbox else "smtp"
+    if settings.host is None:
+        return Unconfigured(Channel.EMAIL, provider, f"{SECTION}.host: not set, so mail is not configured")
+    if settings.from_email is None:
+        raise SettingError(f"{SECTION}.from_email: set the address that mail comes from (SENDER_EMAIL)")
+    if settings.password is not None and settings.username is None:
+        raise SettingError(f"{SECTION}.username: set it with the password (SMTP_USER), or unset the password")
+    server = Server(
+        host=settings.host,
+        port=settings.port,
+        security=settings.security,
+        username=settings.username,
+        password=settings.password,
+        ca_file=settings.ca_file,
+        timeout_s=settings.timeout / 1000,
+    )
+    head = Letterhead(settings.from_email, context.brand, context.postal_address, context.public_url)
+    return SmtpSender(server, head, provider, settings.connections)
+
+
+PROVIDER: Final[Provider] = Provider("smtp", Channel.EMAIL, SECTION, SmtpSettings, _build)

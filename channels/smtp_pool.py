@@ -1,0 +1,144 @@
+"""Connections to a mail server that are kept and used again, at most a set number at once."""
+
+import asyncio
+import socket
+import ssl
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from aiosmtplib import SMTP, SMTPException
+
+from tocsin.domain.errors import SettingError
+
+_IDLE_BEFORE_NOOP_S: Final = 5.0
+_IDLE_BEFORE_CLOSE_S: Final = 60.0
+_CLOSING: Final = 421
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Where the mail server is and how to speak to it."""
+
+    host: str
+    port: int
+    security: str
+    username: str | None
+    password: str | None
+    ca_file: Path | None
+    timeout_s: float
+
+
+@dataclass(slots=True)
+class Connection:
+    """A connection that is logged in. `reused` says that it has been used before, so the server may have left."""
+
+    client: SMTP
+    used_s: float
+    reused: bool = False
+
+    async def alive(self) -> bool:
+        """Whether it may be used again; one that lay idle is asked first."""
+        idle_s = time.monotonic() - self.used_s
+        if not self.client.is_connected or idle_s > _IDLE_BEFORE_CLOSE_S:
+            return False
+        if idle_s < _IDLE_BEFORE_NOOP_S:
+            return True
+        try:
+            await self.client.noop()
+        except (SMTPException, OSError):
+            return False
+        return True
+
+    def drop(self) -> None:
+        """Closes it at once."""
+        self.client.close()
+
+
+class Pool:
+    """At most `size` connections. Used from one event loop."""
+
+    def __init__(self, server: Server, size: int) -> None:
+        self._server = server
+        self._free = asyncio.Semaphore(size)
+        self._idle: list[Connection] = []
+        self._tls = _tls_context(server) if server.security != "none" else None
+
+    @asynccontextmanager
+    async def connection(self, *, fresh: bool = False) -> AsyncIterator[Connection]:
+        """A connection of one's own; kept afterwards if it is still good. Raises what aiosmtplib raises."""
+        async with self._free:
+            connection = await self._take(fresh=fresh)
+            try:
+                yield connection
+            except BaseException:
+                connection.drop()
+                raise
+            self._keep(connection)
+
+    async def close(self) -> None:
+        """Says goodbye on every idle connection, briefly."""
+        idle, self._idle = self._idle, []
+        await asyncio.gather(*(_leave(connection) for connection in idle))
+
+    async def _take(self, *, fresh: bool) -> Connection:
+        while self._idle and not fresh:
+            connection = self._idle.pop()
+            if await connection.alive():
+                connection.reused = True
+                return connection
+            connection.drop()
+        return Connection(await self._connect(), time.monotonic())
+
+    def _keep(self, connection: Connection) -> None:
+        if connection.client.is_connected:
+            connection.used_s = time.monotonic()
+            self._idle.append(connection)
+
+    async def _connect(self) -> SMTP:
+        server = self._server
+        client = SMTP(
+            hostname=server.host,
+            port=server.port,
+            username=server.username,
+            password=server.password,
+            local_hostname=_own_name(),
+            timeout=server.timeout_s,
+            use_tls=server.security == "tls",
+            # None would send in plain text where the server does not offer STARTTLS.
+            start_tls=server.security == "starttls",
+            tls_context=self._tls,
+        )
+        try:
+            await client.connect()
+            await client.ehlo() if client.is_ehlo_or_helo_needed else None
+        except BaseException:
+            client.close()
+            raise
+        return client
+
+
+def is_closing(code: int) -> bool:
+    """Whether a reply announces that the server closes the connection."""
+    return code == _CLOSING
+
+
+async def _leave(connection: Connection) -> None:
+    with suppress(SMTPException, OSError):
+        await connection.client.quit(timeout=1.0)
+    connection.drop()
+
+
+def _tls_context(server: Server) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=server.ca_file)
+    except (OSError, ssl.SSLError) as error:
+        raise SettingError("email.smtp.ca_file: not a readable file of certificates (PEM)") from error
+
+
+def _own_name() -> str:
+    name = socket.gethostname()
+    return name if name.isascii() and name.isprintable() and " " not in name and name else "localhost"

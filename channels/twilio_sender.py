@@ -1,0 +1,154 @@
+"""Sends SMS with the twilio SDK's synchronous client, in threads of its own.
+
+Not the asynchronous one: that ignores its time-out, and with retries posts a message several times.
+"""
+
+import logging
+import threading
+from dataclasses import replace
+from typing import Any, Final
+from urllib.parse import urlencode
+
+import requests
+from twilio.base.exceptions import TwilioException
+from twilio.http.http_client import TwilioHttpClient
+from twilio.http.response import Response
+from twilio.rest import Client
+
+from tocsin.channels.cleaning import cleaned, private_parts
+from tocsin.channels.contract import BuildContext, Message, Outcome, OutcomeKind
+from tocsin.channels.threads import NotBegun, StillRunning, Threads
+from tocsin.channels.transport import Call, after_exception, after_status, is_loopback, prepare, retry_after_s
+from tocsin.channels.twilio import CALLBACK_PATH, CODES, SECTION, TwilioSettings
+from tocsin.domain.addresses import normal_phone
+from tocsin.domain.delivery import Channel, Reason
+from tocsin.domain.errors import InvalidInput, SettingError
+from tocsin.domain.text import FittedText, fit_sms
+
+_MOST_SEGMENTS: Final = 10
+"""Twilio takes 1,600 characters, which is ten segments and a little."""
+_QUIET: Final = logging.getLogger("tocsin.twilio")
+"""The SDK tells the URL and the headers of every request at INFO."""
+_QUIET.setLevel(logging.WARNING)
+_HTTP_STATUSES: Final = range(100, 600)
+
+
+class _HttpClient(TwilioHttpClient):  # type: ignore[misc]  # the SDK has no types
+    """Remembers each thread's last answer, because the SDK's exceptions carry no headers."""
+
+    def __init__(self, base_url: str, *, connections: int, timeout_s: float) -> None:
+        super().__init__(timeout=timeout_s, logger=_QUIET)
+        prepare(self.session, base_url, connections=connections, timeout_s=timeout_s)
+        self.last = threading.local()
+
+    def request(self, *args: Any, **kwargs: Any) -> Response:
+        self.last.response = None
+        self.last.response = super().request(*args, **kwargs)
+        return self.last.response
+
+
+class TwilioSender:
+    """SMS through one Twilio account."""
+
+    channel = Channel.SMS
+    configured = True
+
+    def __init__(self, settings: TwilioSettings, context: BuildContext, provider: str) -> None:
+        self.provider = provider
+        self.concurrency = settings.concurrency
+        self.timeout_s = settings.timeout / 1000
+        self._from = settings.from_number
+        self._context = context
+        self._private = tuple(filter(None, (settings.auth_token, settings.account_sid, settings.from_number)))
+        base_url = settings.base_url.rstrip("/")
+        self._callback_base = _reachable(context.public_url, base_url)
+        self._http = _HttpClient(base_url, connections=settings.concurrency, timeout_s=self.timeout_s)
+        # Given an environment, the SDK does not look for TWILIO_EDGE and TWILIO_REGION, which change the host.
+        self._client = Client(
+            settings.account_sid, settings.auth_token, http_client=self._http, environment={"none": "none"}
+        )
+        self._client.api.base_url = base_url
+        self._threads = Threads(settings.concurrency, "twilio")
+
+    async def send(self, message: Message) -> Outcome:
+        try:
+            to = normal_phone(message.address)
+        except InvalidInput:
+            return Outcome(OutcomeKind.PERMANENT, Reason.INVALID_ADDRESS, message="the number is not one of E.164")
+        fitted = fit_sms(
+            message.text,
+            min(self._context.max_segments, _MOST_SEGMENTS),
+            self._context.emoji.get(message.priority, ""),
+        )
+        call = Call(lambda: self._create(message, to, fitted))
+        private = (*self._private, *private_parts(to), *private_parts(message.address))
+        try:
+            outcome = await self._threads.run(call, self.timeout_s)
+        except NotBegun:
+            return after_exception(TimeoutError(), handed_over=False)
+        except StillRunning:
+            outcome = after_exception(TimeoutError(), handed_over=call.handed_over)
+        except (requests.RequestException, OSError) as error:
+            outcome = after_exception(error, handed_over=call.handed_over)
+        except (ValueError, TypeError, KeyError):
+            outcome = after_status(200)
+        return replace(outcome, segments=fitted.segments, message=cleaned(outcome.message, private))
+
+    async def check(self) -> None:
+        account = self._client.api.accounts(self._client.account_sid)
+        try:
+            await self._threads.run(account.fetch, self.timeout_s)
+        except (TwilioException, requests.RequestException, OSError, NotBegun, StillRunning) as error:
+            said = cleaned(getattr(error, "msg", None), self._private) or type(error).__name__
+            raise SettingError(f"{SECTION}: Twilio cannot be used with these credentials: {said}") from error
+
+    async def close(self) -> None:
+        self._threads.close()
+        self._http.session.close()
+
+    def _create(self, message: Message, to: str, fitted: FittedText) -> Outcome:
+        """One POST, in a thread."""
+        callback = {"status_callback": self._callback(message)} if self._callback_base else {}
+        try:
+            made = self._client.messages.create(to=to, from_=self._from, body=fitted.text, **callback)
+        except TwilioException as error:
+            return self._refused(error)
+        if not made.sid:
+            return after_status(200)
+        return Outcome(OutcomeKind.SENT, provider_id=made.sid, provider_status=made.status, price=_price(made.price))
+
+    def _refused(self, error: TwilioException) -> Outcome:
+        """The outcome of an answer other than 2xx. The SDK puts the HTTP status where a code is missing."""
+        answer: Response | None = self._http.last.response
+        status = answer.status_code if answer else getattr(error, "status", 0)
+        headers = dict(answer.headers or {}) if answer else {}
+        code = getattr(error, "code", None)
+        said = getattr(error, "msg", None) or getattr(error, "detail", None) or str(error)
+        outcome = after_status(int(status), headers)
+        if not isinstance(code, int) or code in _HTTP_STATUSES:
+            return outcome
+        if meaning := CODES.get(code):
+            asked = retry_after_s(headers) if meaning.kind is OutcomeKind.TEMPORARY else None
+            outcome = Outcome(meaning.kind, meaning.reason, retry_after_s=asked)
+        return replace(outcome, code=str(code), message=said.removeprefix("Unable to create record: "))
+
+    def _callback(self, message: Message) -> str:
+        """Where Twilio tells what became of it. The fragment asks for three tries on any failure; it is not signed."""
+        named = {
+            "delivery": message.delivery,
+            "notification": message.notification,
+            "step": message.step,
+            "attempt": message.attempt,
+        }
+        return f"{self._callback_base}{CALLBACK_PATH}?{urlencode(named)}#rc=3&rp=all"
+
+
+def _reachable(public_url: str | None, base_url: str) -> str | None:
+    """The public URL, unless the real Twilio would be told to call this machine, which it refuses (21609)."""
+    if public_url is None or (is_loopback(public_url) and not is_loopback(base_url)):
+        return None
+    return public_url.rstrip("/")
+
+
+def _price(price: object) -> str | None:
+    return str(price) if price not in (None, "") else None
