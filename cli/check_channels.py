@@ -1,0 +1,65 @@
+"""The doctor looks at the channels: it logs in to each provider without sending anything."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from tocsin.channels.contract import BuildContext, Sender
+from tocsin.channels.registry import build_senders
+from tocsin.cli.findings import Finding, fail, ok, warn
+from tocsin.domain.delivery import Channel
+from tocsin.domain.errors import SettingError
+from tocsin.domain.settings import Settings
+
+_NEEDED = {
+    Channel.EMAIL: "Set SMTP_HOST and SENDER_EMAIL.",
+    Channel.SMS: "Set TWILIO_ACCOUNT_SID, TWILIO_AUTH_TOKEN and TWILIO_PHONE_NUMBER.",
+    Channel.PUSH: "Set FIREBASE_PROJECT_ID, FIREBASE_PRIVATE_KEY and FIREBASE_CLIENT_EMAIL.",
+}
+_SPARE_S = 5.0
+"""How much longer than one send a login may take: it may need an access token first."""
+
+
+async def check_channels(settings: Settings) -> AsyncIterator[Finding]:
+    """A finding for every channel that has a provider."""
+    context = BuildContext(
+        sandbox=False,
+        public_url=settings.http.public_url,
+        brand=settings.email.brand,
+        postal_address=settings.email.postal_address,
+        emoji=settings.sms.emoji,
+    )
+    try:
+        senders = build_senders(settings, context)
+    except SettingError as error:
+        yield fail("channels", str(error), "Mend the setting that is named.")
+        return
+    for channel, sender in senders.items():
+        try:
+            yield await check_sender(channel, sender)
+        finally:
+            await sender.close()
+    twilio = senders.get(Channel.SMS)
+    if twilio and twilio.configured and settings.http.public_url is None:
+        yield warn(
+            "sms",
+            "receipts cannot arrive: nobody outside knows where this server is",
+            "Set http.public_url (TOCSIN_HTTP__PUBLIC_URL) to the address that the provider can reach.",
+        )
+
+
+async def check_sender(channel: Channel, sender: Sender) -> Finding:
+    """Whether a provider lets us in."""
+    subject = channel.lower()
+    if not sender.configured:
+        return warn(subject, "not configured: its deliveries fail with not_configured", _NEEDED.get(channel, ""))
+    try:
+        async with asyncio.timeout(sender.timeout_s + _SPARE_S):
+            await sender.check()
+    except SettingError as error:
+        told, _, mend = str(error).partition("; ")
+        return fail(subject, f"{sender.provider}: {told}", mend)
+    except TimeoutError:
+        return fail(subject, f"{sender.provider} did not answer in time", "Check its address and the way to it.")
+    return ok(subject, f"{sender.provider} lets us in")

@@ -1,0 +1,12 @@
+"""Every command but those that run a process; app.py adds them to its own."""
+
+from typing import Final
+
+import click
+
+from tocsin.cli.doctor import doctor
+from tocsin.cli.keys import keys
+from tocsin.cli.migrate import migrate
+from tocsin.cli.users import users
+
+ALL: Final[tuple[click.Command, ...]] = (migrate, doctor, keys, users)

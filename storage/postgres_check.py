@@ -1,0 +1,71 @@
+"""What `tocsin doctor` asks a Postgres about itself and about what should be looked at in it."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any, Final
+
+import psycopg2
+
+from tocsin.domain.errors import PostgresAway
+from tocsin.storage.connecting import connect
+from tocsin.storage.database import judged
+
+_CONNECT_MS: Final = 5_000
+_STATEMENT_MS: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class PostgresState:
+    """What a Postgres says of itself."""
+
+    version: str
+    writable: bool
+    keys: tuple[tuple[str, int], ...]
+    """The names of API keys that are not revoked, and when each was made, in ms."""
+    bad_facts: int
+    """How many facts were refused as data and wait for a person."""
+
+
+def inspect_postgres(url: str) -> PostgresState:
+    """Asks the Postgres at `url` about itself. Raises PostgresAway."""
+    try:
+        opened = connect(url, connect_timeout_ms=_CONNECT_MS, statement_timeout_ms=_STATEMENT_MS)
+        with closing(opened) as connection, connection.cursor() as query:
+            return _state(query)
+    except psycopg2.Error as error:
+        judgement = judged(error)
+        if isinstance(judgement, PostgresAway):
+            raise judgement from error
+        raise
+
+
+def _state(query: Any) -> PostgresState:
+    query.execute("select current_setting('server_version'), current_setting('transaction_read_only')")
+    version, read_only = query.fetchone()
+    migrated = _exists(query, "api_keys") and _exists(query, "bad_facts")
+    return PostgresState(
+        version=version.split()[0],
+        writable=read_only == "off",
+        keys=_keys(query) if migrated else (),
+        bad_facts=_count_bad_facts(query) if migrated else 0,
+    )
+
+
+def _exists(query: Any, table: str) -> bool:
+    query.execute("select to_regclass(%s) is not null", (table,))
+    return bool(query.fetchone()[0])
+
+
+def _keys(query: Any) -> tuple[tuple[str, int], ...]:
+    query.execute(
+        "select name, (extract(epoch from created_at) * 1000)::bigint from api_keys"
+        " where revoked_at is null order by created_at limit 1000"
+    )
+    return tuple(query.fetchall())
+
+
+def _count_bad_facts(query: Any) -> int:
+    query.execute("select count(*) from bad_facts")
+    return int(query.fetchone()[0])
