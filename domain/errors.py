@@ -9,6 +9,8 @@ TocsinError
 │   └── Overloaded        a limit of memory or disk is reached
 ├── NotFound              it does not exist, or is not the asker's
 └── Conflict              it is not in a state for that
+    ├── KeyMismatch       an Idempotency-Key was used for another request
+    └── StillRunning      the first request with an Idempotency-Key has not been answered
 """
 
 
@@ -56,3 +58,11 @@ class NotFound(TocsinError):
 
 class Conflict(TocsinError):
     """It is not in a state for that."""
+
+
+class KeyMismatch(Conflict):
+    """An Idempotency-Key was used for another request."""
+
+
+class StillRunning(Conflict):
+    """The first request with an Idempotency-Key has not been answered yet."""

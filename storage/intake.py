@@ -6,6 +6,7 @@ its fact, if Redis keeps what it is told; with Redis away it is taken into Postg
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from tocsin.domain.event import Event, Recipient
 from tocsin.storage import accepted
 from tocsin.storage.accepted import Accepted, Idempotency, Stored
 from tocsin.storage.flights import Flights
+from tocsin.storage.memory import MemoryGuard
 from tocsin.storage.postgres import Postgres
 
 _MOST_TOGETHER = 200
@@ -31,8 +33,9 @@ class Taken:
 class Intake:
     """Takes events on one event loop."""
 
-    def __init__(self, flights: Flights, postgres: Postgres) -> None:
+    def __init__(self, flights: Flights, postgres: Postgres, memory: MemoryGuard) -> None:
         self._flights = flights
+        self._memory = memory
         self._postgres = postgres
         self._gathering: list[tuple[Accepted, asyncio.Future[Stored]]] = []
         self._committing: asyncio.Task[None] | None = None
@@ -40,8 +43,10 @@ class Intake:
         """Whether Redis has AOF on, so that an event may rest in it alone."""
 
     async def take(self, row: Accepted) -> Taken:
-        """Takes one event. Raises Unavailable when neither store can keep it, Conflict when its idempotency key was
-        used for another request."""
+        """Takes one event. Raises Unavailable when neither store can keep it (Overloaded when Redis is nearly full),
+        Conflict when its idempotency key was used for another request."""
+        with suppress(RedisAway):
+            await self._memory.check()
         try:
             stored = await self._commit(row)
         except PostgresAway:

@@ -14,6 +14,7 @@ class Keys:
         self.opt_outs = f"{namespace}:optouts"
         self.opt_outs_complete = f"{namespace}:optouts_complete"
         self.processes = f"{namespace}:processes"
+        self.api_keys = f"{namespace}:api_keys"
         self.wake = f"{namespace}:wake"
         self.dramatiq = f"{namespace}:dramatiq"
 

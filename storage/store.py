@@ -1,7 +1,7 @@
 """Both stores behind one door, for one event loop: what http/ and actors/ ask for that takes more than one of them."""
 
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID, uuid4
@@ -20,10 +20,13 @@ from tocsin.storage.flights import Flights, InboxSettings
 from tocsin.storage.inbox import InboxLists
 from tocsin.storage.intake import Intake, Taken
 from tocsin.storage.keys import Keys
+from tocsin.storage.keys_mirror import KeysMirror
+from tocsin.storage.memory import MemoryGuard
 from tocsin.storage.people import People
 from tocsin.storage.postgres import Postgres
 from tocsin.storage.profiles import Profiles
 from tocsin.storage.redis import connect, told
+from tocsin.storage.repeats import Repeats
 from tocsin.storage.scripts import MOST_ITEMS, Scripts
 
 _DAY_MS = 86_400_000
@@ -54,9 +57,12 @@ class Store:
         self.facts = Journal(client, keys)
         self.lists = InboxLists(client, scripts, keys)
         self.profiles = Profiles(client, scripts, keys, max(settings.cache.ttl, _DAY_MS))
+        self.repeats = Repeats(client, keys)
         self.calls = Calls(client, scripts, keys)
+        self.keys_mirror = KeysMirror(client, keys)
         self.people = People(self.flights, self.profiles, postgres)
-        self._intake = Intake(self.flights, postgres)
+        memory = MemoryGuard(client, most=settings.redis.max_memory, share=settings.redis.max_memory_share)
+        self._intake = Intake(self.flights, postgres, memory)
 
     @classmethod
     async def open(cls, settings: Settings, postgres: Postgres) -> "Store":
@@ -84,6 +90,11 @@ class Store:
         """Says that a process runs actors."""
         await alive(self._client, self._keys, process)
 
+    @property
+    def redis_is_durable(self) -> bool:
+        """Whether an event may rest in Redis alone while Postgres is away."""
+        return self._intake.redis_is_durable
+
     async def learn_durability(self) -> None:
         """Asks Redis whether it keeps what it is told, which decides whether an event may rest in it alone."""
         try:
@@ -94,7 +105,26 @@ class Store:
         self._intake.redis_is_durable = bool(settings.get("aof_enabled"))
 
     async def accept(self, event: Event, recipients: Sequence[Recipient], idempotency: Idempotency | None) -> Taken:
-        """Takes an event in and calls its fan-out."""
+        """Takes an event in and calls its fan-out. `idempotency.answer` is what a repetition is answered. Raises
+        Unavailable, KeyMismatch and StillRunning."""
+        if idempotency is None:
+            return await self._accept(event, recipients, None)
+        with suppress(RedisAway):
+            earlier = await self.repeats.begin(idempotency)
+            if earlier is not None:
+                return Taken("postgres", earlier)
+        try:
+            taken = await self._accept(event, recipients, idempotency)
+        except BaseException:
+            with suppress(RedisAway):
+                await self.repeats.abandon(idempotency)
+            raise
+        with suppress(RedisAway):
+            answer = taken.replay or idempotency.answer or {}
+            await self.repeats.finish(idempotency, answer | {"durability": taken.durability})
+        return taken
+
+    async def _accept(self, event: Event, recipients: Sequence[Recipient], idempotency: Idempotency | None) -> Taken:
         taken = await self._intake.take(Accepted(event, list(recipients), idempotency))
         if taken.replay is None:
             try:
@@ -129,6 +159,11 @@ class Store:
             return await self.facts.drained(limit_s)
         except RedisAway:
             return False
+
+    async def record_callback(self, facts: list[dict[str, Any]]) -> None:
+        """Keeps what a provider told, all of it or nothing. Raises RedisAway."""
+        await self.facts.append(facts)
+        await self.nudge_persister()
 
     async def stored(self, entries: Sequence[Entry]) -> None:
         """After the commit: forgets the journal's entries, trims the lists, and publishes what was not shown yet."""

@@ -1,0 +1,53 @@
+"""Idempotency-Keys while their request is under way, and for a day after (R9).
+
+Redis tells at once that a request is a repetition; for events the key also lies in Postgres, committed with the event, so
+that it holds when Redis was emptied.
+"""
+
+import json
+from typing import Any
+
+from tocsin.domain.errors import KeyMismatch, StillRunning
+from tocsin.storage.accepted_rows import Idempotency
+from tocsin.storage.keys import Keys
+from tocsin.storage.redis import told
+
+_DAY_S = 86_400
+# A process that died with a request frees its key; longer than any request takes.
+_RUNNING_S = 60
+
+
+class Repeats:
+    """What was answered to which key."""
+
+    def __init__(self, client: Any, keys: Keys) -> None:
+        self._client = client
+        self._keys = keys
+
+    async def begin(self, given: Idempotency) -> dict[str, Any] | None:
+        """Takes the key for this request; answers what the first request with it was answered. Raises KeyMismatch,
+        StillRunning, RedisAway."""
+        place = self._keys.idempotency(given.scope, given.key)
+        with told():
+            mine = await self._client.set(place, json.dumps({"hash": given.hash}), nx=True, ex=_RUNNING_S)
+            text = None if mine else await self._client.get(place)
+        if text is None:
+            return None
+        known = json.loads(text)
+        if known["hash"] != given.hash:
+            raise KeyMismatch("this Idempotency-Key was used for another request")
+        if "answer" not in known:
+            raise StillRunning("the first request with this Idempotency-Key is still running")
+        answer: dict[str, Any] = known["answer"]
+        return answer
+
+    async def finish(self, given: Idempotency, answer: dict[str, Any]) -> None:
+        """Keeps the answer for a day."""
+        told_again = json.dumps({"hash": given.hash, "answer": answer})
+        with told():
+            await self._client.set(self._keys.idempotency(given.scope, given.key), told_again, ex=_DAY_S)
+
+    async def abandon(self, given: Idempotency) -> None:
+        """Frees the key of a request that did nothing."""
+        with told():
+            await self._client.delete(self._keys.idempotency(given.scope, given.key))

@@ -1,0 +1,148 @@
+"""What goes on while Postgres or Redis is away, and what is there afterwards (design §7)."""
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import psycopg2
+import pytest
+
+from tests.program import ADMIN_KEY, Program, client, environment, eventually, posted, running
+from tocsin.channels.sandbox.sandbox import Sandbox
+from tocsin.storage.embedded_postgres import EmbeddedPostgres
+from tocsin.storage.embedded_redis import EmbeddedRedis
+
+pytestmark = [pytest.mark.servers, pytest.mark.processes, pytest.mark.timeout(150)]
+
+AWAY_S = 20.0
+EVERY_S = 0.05
+
+
+class Servers:
+    """A Redis and a Postgres that a test may stop and start."""
+
+    def __init__(self, folder: Path) -> None:
+        self.postgres = EmbeddedPostgres(folder)
+        self.redis = EmbeddedRedis(folder)
+        self.postgres_url = self.postgres.start()
+        self.redis_url = self.redis.start()
+
+    def stop(self) -> None:
+        self.postgres.stop()
+        self.redis.stop()
+
+
+@pytest.fixture
+def servers(tmp_path: Path) -> Iterator[Servers]:
+    made = Servers(tmp_path / "data")
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def sandbox() -> Iterator[Sandbox]:
+    made = Sandbox()
+    made.start()
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def tocsin(servers: Servers, sandbox: Sandbox, tmp_path: Path) -> Iterator[Program]:
+    environ = environment(sandbox, servers.redis_url, servers.postgres_url)
+    program = Program(tmp_path, "serve", environ=environ)
+    with running(program):
+        yield program
+
+
+class Load:
+    """Posts an event to one new person every so often; keeps what was answered."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.accepted: dict[str, str] = {}
+        self.refused: list[str] = []
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> "Load":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(30)
+
+    def _run(self) -> None:
+        number = 0
+        with httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {ADMIN_KEY}"}, timeout=20) as api:
+            while not self._stop.wait(EVERY_S):
+                number += 1
+                event = {
+                    "type": "event.approval",
+                    "message": "Approved",
+                    "recipients": [{"id": f"load{number}", "email": f"load{number}@example.org"}],
+                    "channels": ["EMAIL"],
+                    "notificationPriority": "HIGH",
+                }
+                answer = api.post("/api/notifications", json=event)
+                if answer.status_code == 202:
+                    self.accepted[answer.json()["notifications"][0]["id"]] = answer.json()["durability"]
+                else:
+                    self.refused.append(answer.text)
+
+
+def stored(postgres_url: str) -> dict[str, str]:
+    connection = psycopg2.connect(postgres_url)
+    with connection, connection.cursor() as cursor:
+        cursor.execute("SELECT notification_id::text, status FROM deliveries WHERE channel = 'EMAIL'")
+        found: dict[str, str] = dict(cursor.fetchall())
+    connection.close()
+    return found
+
+
+def test_while_postgres_is_away_everything_accepted_is_sent_and_it_is_stored_afterwards(
+    tocsin: Program, servers: Servers, sandbox: Sandbox
+) -> None:
+    with Load(tocsin.url) as load:
+        eventually(lambda: len(sandbox.outbox.entries()) >= 5)
+        servers.postgres.stop()
+        back_at = time.monotonic() + AWAY_S
+        eventually(lambda: time.monotonic() >= back_at, limit_s=AWAY_S + 5)
+        away = {note for note, durability in load.accepted.items() if durability == "redis"}
+        assert len(away) >= AWAY_S / EVERY_S / 4
+        eventually(lambda: away <= {str(entry.notification) for entry in sandbox.outbox.entries()}, limit_s=10)
+        servers.postgres.start()
+        eventually(lambda: "postgres" in list(load.accepted.values())[-3:], limit_s=15)
+    assert load.refused == []
+    eventually(lambda: stored(servers.postgres_url) == dict.fromkeys(load.accepted, "SENT"), limit_s=30)
+    log = tocsin.log.read_text()
+    assert log.count("facts wait in Redis") <= 2, "one line a minute, not a flood"
+
+
+def test_while_redis_is_away_events_are_kept_by_postgres_and_start_when_it_is_back(
+    tocsin: Program, servers: Servers, sandbox: Sandbox
+) -> None:
+    with client(tocsin.url) as api:
+        servers.redis.stop()
+        answer = posted(api, recipients=[{"id": "u1", "email": "u1@example.org"}], notificationPriority="HIGH")
+        assert answer["durability"] == "postgres"
+        servers.redis.start()
+        (note,) = [each["id"] for each in answer["notifications"]]
+        eventually(lambda: note in {str(entry.notification) for entry in sandbox.outbox.entries()}, limit_s=30)
+        assert len(sandbox.outbox.entries()) == 1
+
+
+def test_with_both_away_nothing_is_accepted_and_it_is_said_so(tocsin: Program, servers: Servers) -> None:
+    with client(tocsin.url) as api:
+        servers.postgres.stop()
+        servers.redis.stop()
+        answer = api.post(
+            "/api/notifications",
+            json={"type": "event.approval", "message": "x", "recipients": [{"id": "u1", "email": "u1@example.org"}]},
+        )
+        assert answer.status_code == 503
+        assert int(answer.headers["Retry-After"]) > 0
+        assert answer.headers["content-type"] == "application/problem+json"

@@ -1,0 +1,154 @@
+"""Receipts from Twilio in any order, twice, from many processes: one journey and the right end, each for its own."""
+
+import random
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import httpx
+import psycopg2
+import pytest
+from twilio.request_validator import RequestValidator
+
+from tests.program import Program, client, environment, eventually, posted, running
+from tocsin.channels.sandbox.sandbox import Sandbox
+from tocsin.domain import ids
+
+pytestmark = [pytest.mark.servers, pytest.mark.processes]
+
+PUBLIC = "https://tell.example.org"
+DELIVERIES = 125
+WORDS = ("queued", "sending", "sent", "delivered")
+
+Callback = tuple[str, dict[str, str]]
+
+
+@pytest.fixture
+def sandbox() -> Iterator[Sandbox]:
+    made = Sandbox()
+    made.start()
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def programs(sandbox: Sandbox, redis_url: str, postgres_url: str, tmp_path: Path) -> Iterator[list[Program]]:
+    shared = {"TOCSIN_HTTP__PUBLIC_URL": PUBLIC}
+    first, second, actors = (environment(sandbox, redis_url, postgres_url, **shared) for _ in range(3))
+    for environ in (first, second, actors):
+        environ["TWILIO_AUTH_TOKEN"] = environ.pop("TOCSIN_SMS__TWILIO__AUTH_TOKEN")
+    made = [
+        Program(tmp_path, "http", environ=first),
+        Program(tmp_path, "http", environ=second),
+        Program(tmp_path, "actors", environ=actors),
+    ]
+    with running(*made):
+        yield made
+
+
+def callback(sms: dict[str, Any], word: str, sid: str) -> Callback:
+    query = {"delivery": sms["id"], "notification": sms["notification"], "step": sms["step"], "attempt": 1}
+    return f"/callbacks/twilio?{urlencode(query)}", {"MessageSid": sid, "MessageStatus": word, "AccountSid": "AC1"}
+
+
+def deliver(urls: list[str], token: str, callbacks: list[Callback]) -> list[int]:
+    """Posts callbacks as Twilio would; runs in a process of its own."""
+    validator = RequestValidator(token)
+    answers = []
+    with httpx.Client(timeout=20) as api:
+        for number, (path, form) in enumerate(callbacks):
+            signature = validator.compute_signature(PUBLIC + path, form)
+            headers = {"X-Twilio-Signature": signature}
+            answers.append(api.post(urls[number % len(urls)] + path, data=form, headers=headers).status_code)
+    return answers
+
+
+def sms_of(answer: dict[str, Any]) -> list[dict[str, Any]]:
+    found = []
+    for each in answer["notifications"]:
+        from uuid import UUID
+
+        delivery = ids.delivery_id(UUID(each["id"]), 1, "SMS")
+        found.append({"id": str(delivery), "notification": each["id"], "step": 1, "user": each["recipientId"]})
+    return found
+
+
+def rows(postgres_url: str) -> dict[str, tuple[str, str, list[str]]]:
+    connection = psycopg2.connect(postgres_url)
+    with connection, connection.cursor() as cursor:
+        cursor.execute("SELECT id::text, status, provider_id, ARRAY(SELECT jsonb_object_keys(history)) FROM deliveries")
+        found = {identifier: (status, sid, sorted(keys)) for identifier, status, sid, keys in cursor.fetchall()}
+    connection.close()
+    return found
+
+
+def test_a_thousand_shuffled_and_doubled_receipts_from_four_processes_end_right(
+    programs: list[Program], sandbox: Sandbox, postgres_url: str
+) -> None:
+    token = programs[0].environ["TWILIO_AUTH_TOKEN"]
+    people = [{"id": f"u{n}", "phone": f"+1415555{n:04d}"} for n in range(DELIVERIES)]
+    with client(programs[0].url) as api:
+        answers = [
+            posted(api, recipients=people[first : first + 100], channels=["SMS"], notificationPriority="HIGH")
+            for first in (0, 100)
+        ]
+    expected = [sms for answer in answers for sms in sms_of(answer)]
+    eventually(lambda: len(sandbox.outbox.entries()) == DELIVERIES)
+    eventually(lambda: {status for status, _, _ in rows(postgres_url).values()} == {"SENT"})
+    sids = {identifier: sid for identifier, (_, sid, _) in rows(postgres_url).items()}
+    callbacks = [callback(sms, word, sids[sms["id"]]) for sms in expected for word in WORDS] * 2
+    random.Random(7).shuffle(callbacks)
+    assert len(callbacks) == 1_000
+    parts = [callbacks[n::4] for n in range(4)]
+    urls = [program.url for program in programs[:2]]
+    with ProcessPoolExecutor(4, mp_context=get_context("spawn")) as pool:
+        codes = [code for part in pool.map(deliver, [urls] * 4, [token] * 4, parts) for code in part]
+    assert set(codes) == {204}
+    eventually(lambda: {status for status, _, _ in rows(postgres_url).values()} == {"DELIVERED"})
+    (journey,) = {tuple(keys) for _, _, keys in rows(postgres_url).values()}
+    assert len(journey) == len(set(journey))
+    assert {key.split(":")[1] for key in journey} == {"QUEUED", "SENDING", "SENT", "DELIVERED"}
+
+
+def test_three_messages_of_one_minute_get_each_its_own_receipt(
+    programs: list[Program], sandbox: Sandbox, postgres_url: str
+) -> None:
+    """Three matches begin at the same minute for the same person; guessing by number and time would mix them up."""
+    token = programs[0].environ["TWILIO_AUTH_TOKEN"]
+    with client(programs[0].url) as api:
+        matches = [
+            posted(
+                api,
+                type="match.start",
+                message=f"Match {n} begins",
+                recipients=[{"id": "fan", "phone": "+14155550100"}],
+                channels=["SMS"],
+                notificationPriority="HIGH",
+            )
+            for n in range(3)
+        ]
+    (first,), (second,), (third,) = (sms_of(match) for match in matches)
+    eventually(lambda: [status for status, _, _ in rows(postgres_url).values()] == ["SENT"] * 3)
+    sids = {identifier: sid for identifier, (_, sid, _) in rows(postgres_url).items()}
+    ends = {third["id"]: "delivered", first["id"]: "undelivered", second["id"]: "sent"}
+    told = [callback(sms, ends[sms["id"]], sids[sms["id"]]) for sms in (third, first, second)]
+    assert deliver([programs[0].url], token, told) == [204] * 3
+    expected = {third["id"]: "DELIVERED", first["id"]: "BOUNCED", second["id"]: "SENT"}
+    eventually(lambda: {identifier: status for identifier, (status, _, _) in rows(postgres_url).items()} == expected)
+
+
+def test_a_receipt_that_twilio_did_not_sign_changes_nothing(
+    programs: list[Program], sandbox: Sandbox, postgres_url: str
+) -> None:
+    with client(programs[0].url) as api:
+        answer = posted(api, recipients=[{"id": "u", "phone": "+14155550100"}], channels=["SMS"])
+    (sms,) = sms_of(answer)
+    assert deliver([programs[0].url], "another token", [callback(sms, "delivered", "SM1")]) == [403]
+    connection = psycopg2.connect(postgres_url)
+    with connection, connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM callbacks")
+        assert cursor.fetchone() == (0,)
+    connection.close()
