@@ -53,7 +53,7 @@ class OutcomeKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How an attempt ended. `message` is the provider's text, clean of secrets and addresses, at most 512 characters."""
+    """How an attempt ended. `message` is the provider's text, without secrets and addresses, ≤ 512 characters."""
 
     kind: OutcomeKind
     reason: Reason | None = None

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 from firebase_admin import exceptions, messaging
 
 from tocsin.channels.cleaning import cleaned
 from tocsin.channels.contract import Outcome, OutcomeKind
-from tocsin.channels.transport import after_exception, after_status, retry_after_s
+from tocsin.channels.transport import Call, after_error, retry_after_s
 from tocsin.domain.delivery import Reason
 
 _SHORTEST_QUOTA_WAIT_S: Final = 60.0
@@ -34,17 +34,14 @@ class Answer:
     dead: bool = False
 
 
-def after_error(token: str, error: Exception, *, handed_over: bool) -> Answer:
+def read_refusal(token: str, call: Call[Any], error: exceptions.FirebaseError) -> Answer:
     """Reads what the SDK raised for one device."""
-    response = getattr(error, "http_response", None)
-    if response is None:
-        if isinstance(error, ValueError):
-            return Answer(token, Outcome(OutcomeKind.PERMANENT, Reason.REJECTED, message=str(error)))
-        return Answer(token, after_exception(getattr(error, "cause", None) or error, handed_over=handed_over))
-    said, code = str(error), getattr(error, "code", None)
-    if _is_dead(error, response.text):
-        return Answer(token, Outcome(OutcomeKind.PERMANENT, Reason.INVALID_ADDRESS, code=code, message=said), dead=True)
-    return Answer(token, replace(_classified(error, response), code=code, message=said))
+    if error.http_response is None:
+        return Answer(token, after_error(call, error.cause))
+    if _is_dead(error):
+        outcome = Outcome(OutcomeKind.PERMANENT, Reason.INVALID_ADDRESS, code=error.code, message=str(error))
+        return Answer(token, outcome, dead=True)
+    return Answer(token, replace(_classified(call, error), code=error.code, message=str(error)))
 
 
 def combined(answers: Sequence[Answer], private: Sequence[str]) -> Outcome:
@@ -67,24 +64,22 @@ def combined(answers: Sequence[Answer], private: Sequence[str]) -> Outcome:
     )
 
 
-def _is_dead(error: Exception, body: str) -> bool:
+def _is_dead(error: exceptions.FirebaseError) -> bool:
     """Unregistered, or said to be no token. Any other 400 and a plain 404 are about the call, and keep the token."""
     if isinstance(error, messaging.UnregisteredError):
         return True
-    return isinstance(error, exceptions.InvalidArgumentError) and any(
-        words in body.lower() for words in _NAMES_THE_TOKEN
-    )
+    body = error.http_response.text.lower()
+    return isinstance(error, exceptions.InvalidArgumentError) and any(words in body for words in _NAMES_THE_TOKEN)
 
 
-def _classified(error: Exception, response: object) -> Outcome:
+def _classified(call: Call[Any], error: exceptions.FirebaseError) -> Outcome:
     for kind, reason in _PERMANENT:
         if isinstance(error, kind):
             return Outcome(OutcomeKind.PERMANENT, reason)
-    headers = getattr(response, "headers", None)
-    asked = retry_after_s(headers)
+    asked = retry_after_s(error.http_response.headers)
     if isinstance(error, exceptions.ResourceExhaustedError):
         wait = max(asked or 0.0, _SHORTEST_QUOTA_WAIT_S)
         return Outcome(OutcomeKind.TEMPORARY, Reason.RATE_LIMITED, retry_after_s=wait)
     if isinstance(error, exceptions.UnavailableError | exceptions.InternalError):
         return Outcome(OutcomeKind.TEMPORARY, Reason.PROVIDER_DOWN, retry_after_s=asked)
-    return after_status(int(getattr(response, "status_code", 0)), headers)
+    return after_error(call, error)

@@ -7,6 +7,7 @@ over when time is up. What it would send is sent through the same service here, 
 import asyncio
 import threading
 import time
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 from uuid import uuid4
@@ -14,15 +15,15 @@ from uuid import uuid4
 import firebase_admin
 import requests
 from firebase_admin import credentials, exceptions, messaging
-from google.auth.exceptions import GoogleAuthError, RefreshError
+from google.auth.exceptions import GoogleAuthError
 from google.auth.transport.requests import Request
 
 from tocsin.channels.contract import BuildContext, Message, Outcome, OutcomeKind
 from tocsin.channels.fcm import SECTION, FcmSettings
-from tocsin.channels.fcm_answers import Answer, after_error, combined
+from tocsin.channels.fcm_answers import Answer, combined, read_refusal
 from tocsin.channels.links import action_link
 from tocsin.channels.threads import NotBegun, StillRunning, Threads
-from tocsin.channels.transport import Call, after_exception, prepare
+from tocsin.channels.transport import UNREADABLE, Call, after_error, not_begun, prepare
 from tocsin.domain.delivery import Channel, Reason
 from tocsin.domain.errors import SettingError
 from tocsin.domain.plan import Priority
@@ -32,6 +33,7 @@ _BATCH: Final = 500
 """FCM's own limit of one call."""
 _FEWEST_THREADS: Final = 16
 _LONGEST_TITLE: Final = 100
+_TOO_MANY: Final = 429
 _LONGEST_LINK: Final = 1_000
 """Leaves room for the rest within FCM's 4,096 bytes."""
 
@@ -90,14 +92,13 @@ class FcmSender:
         call = Call(self._refresh)
         try:
             await self._threads.run(call, timeout_s)
-        except RefreshError as error:
-            if error.retryable:
-                return Outcome(OutcomeKind.TEMPORARY, Reason.PROVIDER_DOWN, message="no access token from Google")
-            return Outcome(OutcomeKind.PERMANENT, Reason.NOT_CONFIGURED, message="Google refused the credentials")
         except (NotBegun, StillRunning):
-            return after_exception(TimeoutError(), handed_over=False)
-        except (GoogleAuthError, requests.RequestException, OSError) as error:
-            return after_exception(error, handed_over=False)
+            return not_begun()
+        except (GoogleAuthError, requests.RequestException, OSError, *UNREADABLE) as error:
+            status = call.answer.status_code if call.answer is not None else 0
+            if 400 <= status < 500 and status != _TOO_MANY:
+                return Outcome(OutcomeKind.PERMANENT, Reason.NOT_CONFIGURED, message="Google refused the credentials")
+            return replace(not_begun(error), message="no access token from Google") if status else not_begun(error)
         return None
 
     @property
@@ -115,14 +116,13 @@ class FcmSender:
         try:
             name = await self._threads.run(call, ends_s - time.monotonic())
         except NotBegun:
-            return Answer(token, after_exception(TimeoutError(), handed_over=False))
+            return Answer(token, not_begun())
         except StillRunning:
-            return Answer(token, after_exception(TimeoutError(), handed_over=call.handed_over))
-        except (exceptions.FirebaseError, GoogleAuthError, requests.RequestException, OSError, ValueError) as error:
-            return after_error(token, error, handed_over=call.handed_over)
-        except (KeyError, TypeError) as error:
-            # Answered with 200, but not as FCM answers.
-            return Answer(token, after_exception(error, handed_over=True))
+            return Answer(token, after_error(call))
+        except exceptions.FirebaseError as error:
+            return read_refusal(token, call, error)
+        except (GoogleAuthError, requests.RequestException, OSError, *UNREADABLE) as error:
+            return Answer(token, after_error(call, error))
         return Answer(token, Outcome(OutcomeKind.SENT, provider_id=str(name)))
 
     def _push(self, message: Message, token: str) -> Any:

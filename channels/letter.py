@@ -1,14 +1,15 @@
 """A message as mail: a text part, an HTML part, and headers that nobody's text can break out of."""
 
-import time
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from email.headerregistry import Address
 from email.message import EmailMessage
-from email.policy import SMTP, SMTPUTF8
+from email.policy import EmailPolicy
 from email.utils import format_datetime
 from typing import Final
+from urllib.parse import quote
 
 from jinja2 import StrictUndefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -20,6 +21,7 @@ from tocsin.domain.text import fit_characters, one_line, plain
 
 _LONGEST_SUBJECT: Final = 200
 _LONGEST_NAME: Final = 100
+_READ_BY_PROGRAMS: Final = frozenset({"Message-ID", "List-Unsubscribe"})
 
 _TEXT: Final = """\
 {{ text }}
@@ -86,16 +88,28 @@ class Letterhead:
         return self.from_email.rpartition("@")[2]
 
 
-def compose(message: Message, head: Letterhead, to: str, *, international: bool) -> bytes:
+class _Policy(EmailPolicy):
+    """Leaves headers that programs read as they are. Python would turn a long word in them into an encoded one."""
+
+    def fold_binary(self, name: str, value: str) -> bytes:
+        if name in _READ_BY_PROGRAMS:
+            return f"{name}: {value}{self.linesep}".encode("ascii")
+        return super().fold_binary(name, value)
+
+
+_POLICY: Final = _Policy(linesep="\r\n", raise_on_defect=False, cte_type="7bit")
+
+
+def compose(message: Message, head: Letterhead, to: str, *, now: datetime, international: bool) -> bytes:
     """The mail as it goes over the wire; `international` when `to` needs SMTPUTF8."""
-    mail = EmailMessage(policy=(SMTPUTF8 if international else SMTP).clone(cte_type="7bit"))
+    mail = EmailMessage(policy=_POLICY.clone(utf8=international))
     subject = subject_of(message)
     mail["From"] = _mailbox(head.brand, head.from_email)
     mail["To"] = _mailbox(message.name or "", to)
     mail["Subject"] = subject
-    mail["Date"] = format_datetime(datetime.fromtimestamp(time.time(), UTC))
+    mail["Date"] = format_datetime(now)
     mail["Message-ID"] = f"<{message.delivery}.{message.attempt}@{head.domain}>"
-    mail["List-Unsubscribe"] = f"<mailto:{head.from_email}?subject=unsubscribe>"
+    mail["List-Unsubscribe"] = f"<mailto:{quote(head.from_email, safe='@')}?subject=unsubscribe>"
     mail["Auto-Submitted"] = "auto-generated"
     mail["X-Tocsin-Delivery"] = str(message.delivery)
     mail["X-Tocsin-Notification"] = str(message.notification)
@@ -103,8 +117,8 @@ def compose(message: Message, head: Letterhead, to: str, *, international: bool)
     if importance := _IMPORTANCE.get(message.priority):
         mail["Importance"] = importance
     text, html = _parts(message, head, subject)
-    mail.set_content(text, cte="quoted-printable")
-    mail.add_alternative(html, subtype="html", cte="quoted-printable")
+    mail.set_content(text)
+    mail.add_alternative(html, subtype="html")
     return mail.as_bytes()
 
 
@@ -122,11 +136,11 @@ def _parts(message: Message, head: Letterhead, subject: str) -> tuple[str, str]:
     words = {
         "subject": subject,
         "text": text,
-        "paragraphs": [block.split("\n") for block in text.split("\n\n") if block.strip()],
+        "paragraphs": [block.split("\n") for block in re.split(r"\n{2,}", text)],
         "link": action_link(message.metadata, head.public_url),
         "brand": one_line(head.brand),
         "postal_address": one_line(head.postal_address or ""),
-        "language": one_line(message.locale or "en").replace("_", "-"),
+        "language": one_line(message.locale or "en")[:35].replace("_", "-"),
     }
     return _TEXT_PAGE.render(words), _HTML_PAGE.render(words)
 

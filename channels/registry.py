@@ -9,6 +9,7 @@ from tocsin import channels
 from tocsin.channels.contract import BuildContext, Provider, ProviderTable, Sender
 from tocsin.domain.delivery import Channel
 from tocsin.domain.errors import SettingError
+from tocsin.domain.settings import Settings
 
 Table = TypeVar("Table", bound=ProviderTable)
 
@@ -18,6 +19,10 @@ class Tables(Protocol):
 
     def provider_settings(self, section: str, model: type[Table]) -> Table:
         """The table at `section`, such as "sms.twilio", as its own type. Raises SettingError."""
+        ...
+
+    def provider_sections(self) -> tuple[str, ...]:
+        """The tables that are there, such as "sms.twilio"."""
         ...
 
 
@@ -30,13 +35,28 @@ def find_providers() -> tuple[Provider, ...]:
     return tuple(provider for provider in found if isinstance(provider, Provider))
 
 
+def context_of(settings: Settings, *, sandbox: bool) -> BuildContext:
+    """What providers are told beside their own tables."""
+    return BuildContext(
+        sandbox=sandbox,
+        public_url=settings.http.public_url,
+        brand=settings.email.brand,
+        postal_address=settings.email.postal_address,
+        emoji=settings.sms.emoji,
+        max_segments=settings.sms.max_segments,
+        push_characters=settings.push.max_characters,
+    )
+
+
 def build_senders(
     settings: Tables, context: BuildContext, providers: Iterable[Provider] | None = None
 ) -> dict[Channel, Sender]:
     """The sender of each channel that has a provider: the one that is configured. Must be called in the event loop
     that will send. Raises SettingError with the setting's name and the mend."""
+    providers = find_providers() if providers is None else tuple(providers)
+    _refuse_unknown_tables(settings, providers)
     senders: dict[Channel, Sender] = {}
-    for provider in find_providers() if providers is None else providers:
+    for provider in providers:
         sender = provider.build(settings.provider_settings(provider.section, provider.settings), context)
         known = senders.get(sender.channel)
         if known is not None and known.configured and sender.configured:
@@ -44,3 +64,10 @@ def build_senders(
         if known is None or sender.configured:
             senders[sender.channel] = sender
     return senders
+
+
+def _refuse_unknown_tables(settings: Tables, providers: Iterable[Provider]) -> None:
+    known = sorted(provider.section for provider in providers)
+    for section in settings.provider_sections():
+        if section not in known:
+            raise SettingError(f"{section}: there is no such provider; there are {', '.join(known)}")

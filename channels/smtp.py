@@ -6,8 +6,8 @@ after it is known to be unknown, since a server may have stored a mail whose ans
 
 import asyncio
 import re
-import ssl
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
@@ -26,13 +26,26 @@ from tocsin.channels.cleaning import cleaned, private_parts
 from tocsin.channels.contract import BuildContext, Message, Outcome, OutcomeKind, Provider, ProviderTable, Sender
 from tocsin.channels.letter import Letterhead, compose
 from tocsin.channels.smtp_pool import Connection, Pool, Server, is_closing
+from tocsin.channels.trust import is_untrusted
 from tocsin.channels.unconfigured import Unconfigured
-from tocsin.domain.addresses import normal_email
 from tocsin.domain.delivery import Channel, Reason
 from tocsin.domain.errors import SettingError
 from tocsin.domain.units import DurationMs
 
 SECTION: Final = "email.smtp"
+
+
+def _plain_address(text: str) -> str:
+    """The address in ASCII: a sender beyond ASCII would ask SMTPUTF8 of every server on the way."""
+    try:
+        found = validate_email(text, check_deliverability=False, test_environment=True).ascii_email
+    except EmailNotValidError:
+        found = None
+    if found is None:
+        raise ValueError("write an address of the form name@domain, in ASCII before the @")
+    return found
+
+
 _ENHANCED: Final = re.compile(r"\b([245]\.\d{1,3}\.\d{1,3})\b")
 _QUEUE_IDS: Final = (
     re.compile(r"queued as <?([\w.@-]{4,200})", re.IGNORECASE),
@@ -52,7 +65,7 @@ class SmtpSettings(ProviderTable):
     security: Literal["starttls", "tls", "none"] = "starttls"
     username: str | None = None
     password: str | None = Field(default=None, repr=False)
-    from_email: Annotated[str, AfterValidator(normal_email)] | None = None
+    from_email: Annotated[str, AfterValidator(_plain_address)] | None = None
     ca_file: Path | None = None
     timeout: DurationMs = 30_000
     connections: int = Field(default=4, ge=1, le=100)
@@ -98,7 +111,7 @@ class SmtpSender:
             to, international = _recipient(message.address)
         except EmailNotValidError:
             return Outcome(OutcomeKind.PERMANENT, Reason.INVALID_ADDRESS, message="the address is not an email address")
-        mail = compose(message, self._head, to, international=international)
+        mail = compose(message, self._head, to, now=datetime.now(UTC), international=international)
         message_id = f"{message.delivery}.{message.attempt}@{self._head.domain}"
         envelope = _Envelope(self._head.from_email, to, mail, international, message_id)
         progress = _Progress()
@@ -237,11 +250,8 @@ def _after_loss(error: Exception, private: tuple[str, ...], *, handed_over: bool
 
 def _words(error: BaseException) -> str:
     """What to say of an error in the way to the server; an operating system's words may hold addresses."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return "the mail server's certificate cannot be verified"
-        cause = cause.__cause__ or cause.__context__
+    if is_untrusted(error):
+        return "the mail server's certificate cannot be verified"
     if isinstance(error, TimeoutError):
         return "no answer from the mail server in time"
     if isinstance(error, SMTPException) and not isinstance(error, OSError):

@@ -114,7 +114,8 @@ class Pool:
         )
         try:
             await client.connect()
-            await client.ehlo() if client.is_ehlo_or_helo_needed else None
+            if client.is_ehlo_or_helo_needed:
+                await client.ehlo()
         except BaseException:
             client.close()
             raise

@@ -17,6 +17,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from tocsin.channels.contract import Outcome, OutcomeKind
+from tocsin.channels.trust import is_untrusted
 from tocsin.domain.delivery import Reason
 
 T = TypeVar("T")
@@ -25,15 +26,20 @@ _READ_SHARE: Final = 0.65
 """Shares of a send's time-out. Together a little less than the whole, so that what happened is known in time."""
 _LONGEST_RETRY_AFTER_S: Final = 86_400.0
 
+UNREADABLE: Final = (AttributeError, KeyError, TypeError, ValueError)
+"""What the SDKs raise over an answer that is not as their provider answers."""
+
 _running = threading.local()
 
 
 class Call(Generic[T]):
-    """Work that makes requests in one thread; remembers whether any of one was written to a connection."""
+    """Work that makes requests in one thread. Remembers whether any of the last one was written to a connection, and
+    its answer, as soon as that has begun."""
 
     def __init__(self, work: Callable[[], T]) -> None:
         self._work = work
         self.handed_over = False
+        self.answer: requests.Response | None = None
 
     def __call__(self) -> T:
         _running.call = self
@@ -93,7 +99,12 @@ class _Adapter(HTTPAdapter):
         return manager
 
     def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
-        return super().send(request, *args, **(kwargs | {"timeout": self._timeouts}))
+        _note(handed_over=False)
+        response = super().send(request, *args, **(kwargs | {"timeout": self._timeouts}))
+        call: Call[Any] | None = getattr(_running, "call", None)
+        if call is not None:
+            call.answer = response
+        return response
 
 
 def prepare(session: requests.Session, base_url: str, *, connections: int, timeout_s: float) -> None:
@@ -116,15 +127,23 @@ def is_loopback(url: str) -> bool:
         return host == "localhost"
 
 
-def after_exception(error: BaseException, *, handed_over: bool) -> Outcome:
-    """The outcome of a request that got no answer: known to have failed only if nothing of it was written."""
-    timed_out = isinstance(error, requests.Timeout | TimeoutError)
-    if not handed_over:
-        said = "no connection to the provider in time" if timed_out else "no connection to the provider"
-        return Outcome(OutcomeKind.TEMPORARY, Reason.PROVIDER_DOWN, message=f"{said} ({type(error).__name__})")
-    reason = Reason.TIMEOUT if timed_out else Reason.CONNECTION_LOST
-    said = "handed over, then no answer in time" if timed_out else "handed over, then the connection was lost"
-    return Outcome(OutcomeKind.UNKNOWN, reason, message=f"{said} ({type(error).__name__})")
+def after_error(call: Call[Any], error: BaseException | None = None) -> Outcome:
+    """The outcome of a call that ended in an error, or (without one) that is still under way when time is up. It is
+    known to have failed if it was answered so, or if nothing of it was written; otherwise it is unknown."""
+    if call.answer is not None:
+        return after_status(call.answer.status_code, call.answer.headers)
+    if not call.handed_over:
+        return not_begun(error)
+    if error is None or isinstance(error, requests.Timeout | TimeoutError):
+        return Outcome(OutcomeKind.UNKNOWN, Reason.TIMEOUT, message="handed over, then no answer in time")
+    said = f"handed over, then the connection was lost ({type(error).__name__})"
+    return Outcome(OutcomeKind.UNKNOWN, Reason.CONNECTION_LOST, message=said)
+
+
+def not_begun(error: BaseException | None = None) -> Outcome:
+    """The outcome of a call that handed nothing over."""
+    said = "the provider's certificate cannot be verified" if is_untrusted(error) else "no connection to the provider"
+    return Outcome(OutcomeKind.TEMPORARY, Reason.PROVIDER_DOWN, message=said)
 
 
 def after_status(status: int, headers: Mapping[str, str] | None = None) -> Outcome:

@@ -4,7 +4,6 @@ Not the asynchronous one: that ignores its time-out, and with retries posts a me
 """
 
 import logging
-import threading
 from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -12,13 +11,20 @@ from urllib.parse import urlencode
 import requests
 from twilio.base.exceptions import TwilioException
 from twilio.http.http_client import TwilioHttpClient
-from twilio.http.response import Response
 from twilio.rest import Client
 
 from tocsin.channels.cleaning import cleaned, private_parts
 from tocsin.channels.contract import BuildContext, Message, Outcome, OutcomeKind
 from tocsin.channels.threads import NotBegun, StillRunning, Threads
-from tocsin.channels.transport import Call, after_exception, after_status, is_loopback, prepare, retry_after_s
+from tocsin.channels.transport import (
+    UNREADABLE,
+    Call,
+    after_error,
+    is_loopback,
+    not_begun,
+    prepare,
+    retry_after_s,
+)
 from tocsin.channels.twilio import CALLBACK_PATH, CODES, SECTION, TwilioSettings
 from tocsin.domain.addresses import normal_phone
 from tocsin.domain.delivery import Channel, Reason
@@ -31,20 +37,6 @@ _QUIET: Final = logging.getLogger("tocsin.twilio")
 """The SDK tells the URL and the headers of every request at INFO."""
 _QUIET.setLevel(logging.WARNING)
 _HTTP_STATUSES: Final = range(100, 600)
-
-
-class _HttpClient(TwilioHttpClient):  # type: ignore[misc]  # the SDK has no types
-    """Remembers each thread's last answer, because the SDK's exceptions carry no headers."""
-
-    def __init__(self, base_url: str, *, connections: int, timeout_s: float) -> None:
-        super().__init__(timeout=timeout_s, logger=_QUIET)
-        prepare(self.session, base_url, connections=connections, timeout_s=timeout_s)
-        self.last = threading.local()
-
-    def request(self, *args: Any, **kwargs: Any) -> Response:
-        self.last.response = None
-        self.last.response = super().request(*args, **kwargs)
-        return self.last.response
 
 
 class TwilioSender:
@@ -62,11 +54,11 @@ class TwilioSender:
         self._private = tuple(filter(None, (settings.auth_token, settings.account_sid, settings.from_number)))
         base_url = settings.base_url.rstrip("/")
         self._callback_base = _reachable(context.public_url, base_url)
-        self._http = _HttpClient(base_url, connections=settings.concurrency, timeout_s=self.timeout_s)
+        http = TwilioHttpClient(timeout=self.timeout_s, logger=_QUIET)
+        self._session: requests.Session = http.session
+        prepare(self._session, base_url, connections=settings.concurrency, timeout_s=self.timeout_s)
         # Given an environment, the SDK does not look for TWILIO_EDGE and TWILIO_REGION, which change the host.
-        self._client = Client(
-            settings.account_sid, settings.auth_token, http_client=self._http, environment={"none": "none"}
-        )
+        self._client = Client(settings.account_sid, settings.auth_token, http_client=http, environment={"none": "none"})
         self._client.api.base_url = base_url
         self._threads = Threads(settings.concurrency, "twilio")
 
@@ -82,16 +74,7 @@ class TwilioSender:
         )
         call = Call(lambda: self._create(message, to, fitted))
         private = (*self._private, *private_parts(to), *private_parts(message.address))
-        try:
-            outcome = await self._threads.run(call, self.timeout_s)
-        except NotBegun:
-            return after_exception(TimeoutError(), handed_over=False)
-        except StillRunning:
-            outcome = after_exception(TimeoutError(), handed_over=call.handed_over)
-        except (requests.RequestException, OSError) as error:
-            outcome = after_exception(error, handed_over=call.handed_over)
-        except (ValueError, TypeError, KeyError):
-            outcome = after_status(200)
+        outcome = await self._outcome(call)
         return replace(outcome, segments=fitted.segments, message=cleaned(outcome.message, private))
 
     async def check(self) -> None:
@@ -104,33 +87,27 @@ class TwilioSender:
 
     async def close(self) -> None:
         self._threads.close()
-        self._http.session.close()
+        self._session.close()
 
-    def _create(self, message: Message, to: str, fitted: FittedText) -> Outcome:
-        """One POST, in a thread."""
-        callback = {"status_callback": self._callback(message)} if self._callback_base else {}
+    async def _outcome(self, call: Call[Any]) -> Outcome:
         try:
-            made = self._client.messages.create(to=to, from_=self._from, body=fitted.text, **callback)
+            made = await self._threads.run(call, self.timeout_s)
+        except NotBegun:
+            return not_begun()
+        except StillRunning:
+            return after_error(call)
         except TwilioException as error:
-            return self._refused(error)
+            return _refused(call, error)
+        except (requests.RequestException, OSError, *UNREADABLE) as error:
+            return after_error(call, error)
         if not made.sid:
-            return after_status(200)
+            return after_error(call)
         return Outcome(OutcomeKind.SENT, provider_id=made.sid, provider_status=made.status, price=_price(made.price))
 
-    def _refused(self, error: TwilioException) -> Outcome:
-        """The outcome of an answer other than 2xx. The SDK puts the HTTP status where a code is missing."""
-        answer: Response | None = self._http.last.response
-        status = answer.status_code if answer else getattr(error, "status", 0)
-        headers = dict(answer.headers or {}) if answer else {}
-        code = getattr(error, "code", None)
-        said = getattr(error, "msg", None) or getattr(error, "detail", None) or str(error)
-        outcome = after_status(int(status), headers)
-        if not isinstance(code, int) or code in _HTTP_STATUSES:
-            return outcome
-        if meaning := CODES.get(code):
-            asked = retry_after_s(headers) if meaning.kind is OutcomeKind.TEMPORARY else None
-            outcome = Outcome(meaning.kind, meaning.reason, retry_after_s=asked)
-        return replace(outcome, code=str(code), message=said.removeprefix("Unable to create record: "))
+    def _create(self, message: Message, to: str, fitted: FittedText) -> Any:
+        """One POST, in a thread."""
+        callback = {"status_callback": self._callback(message)} if self._callback_base else {}
+        return self._client.messages.create(to=to, from_=self._from, body=fitted.text, **callback)
 
     def _callback(self, message: Message) -> str:
         """Where Twilio tells what became of it. The fragment asks for three tries on any failure; it is not signed."""
@@ -141,6 +118,20 @@ class TwilioSender:
             "attempt": message.attempt,
         }
         return f"{self._callback_base}{CALLBACK_PATH}?{urlencode(named)}#rc=3&rp=all"
+
+
+def _refused(call: Call[Any], error: TwilioException) -> Outcome:
+    """The outcome of an answer other than 2xx. The SDK puts the HTTP status where a code is missing."""
+    outcome = after_error(call, error)
+    code = getattr(error, "code", None)
+    if not isinstance(code, int) or code in _HTTP_STATUSES:
+        return outcome
+    if meaning := CODES.get(code):
+        headers = call.answer.headers if call.answer is not None else None
+        asked = retry_after_s(headers) if meaning.kind is OutcomeKind.TEMPORARY else None
+        outcome = Outcome(meaning.kind, meaning.reason, retry_after_s=asked)
+    said = getattr(error, "msg", None) or getattr(error, "detail", None) or ""
+    return replace(outcome, code=str(code), message=str(said).removeprefix("Unable to create record: "))
 
 
 def _reachable(public_url: str | None, base_url: str) -> str | None:

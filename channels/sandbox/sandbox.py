@@ -1,4 +1,4 @@
-"""The sandbox (C8): SMTP, Twilio and FCM servers on loopback, to which the real SDKs send. What they got is the outbox."""
+"""The sandbox (C8): SMTP, Twilio and FCM servers on loopback that the real SDKs send to. What came is the outbox."""
 
 import asyncio
 import threading

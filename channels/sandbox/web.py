@@ -59,6 +59,7 @@ class WebServer:
     def __init__(self, handler: Handler) -> None:
         self._handler = handler
         self._writers: set[asyncio.StreamWriter] = set()
+        self._talks: set[asyncio.Task[Any]] = set()
 
     async def start(self) -> str:
         """Returns the URL that it listens at."""
@@ -71,11 +72,14 @@ class WebServer:
         self._server.close()
         for writer in tuple(self._writers):
             writer.transport.abort()
-        while self._writers:
-            await asyncio.sleep(0)
+        await asyncio.gather(*self._talks, return_exceptions=True)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)
+        talk = asyncio.current_task()
+        if talk is not None:
+            self._talks.add(talk)
+            talk.add_done_callback(self._talks.discard)
         try:
             while (request := await _read(reader)) is not None:
                 writer.write((await self._handler(request)).encoded())
