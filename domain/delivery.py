@@ -85,8 +85,9 @@ class Reason(StrEnum):
 
 
 Fact = dict[str, Any]
-"""What is known of one status of one attempt: `at` (ms) and any of reason, provider, provider_id, code, message, due
-(ms), price, segments, address, cid."""
+"""What is known of one status of one attempt: `at` (ms) and any of reason, provider, provider_id, word (the provider's
+own), code, message, due (ms), price, segments, attempts (how many are allowed), address, cid. Times and counts are
+integers, the others text; what is not known is left out."""
 
 History = dict[str, Fact]
 
@@ -138,4 +139,10 @@ def evidence(status: Status) -> int:
 
 
 def _order(fact: Fact) -> tuple[int, str]:
-    return fact["at"], json.dumps(fact, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return fact["at"], canonical(fact)
+
+
+def canonical(fact: Fact) -> str:
+    """The text that Postgres makes of `fact` as jsonb: short keys first. Code points sort as the bytes of UTF-8 do."""
+    ordered = {name: fact[name] for name in sorted(fact, key=lambda name: (len(name), name))}
+    return json.dumps(ordered, ensure_ascii=False)

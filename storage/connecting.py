@@ -1,0 +1,56 @@
+"""How a connection to Postgres is opened, looked at and broken off."""
+
+import os
+import select
+import socket
+from typing import Any, Final
+
+import psycopg2
+from psycopg2.extensions import TRANSACTION_STATUS_IDLE
+
+_LOCK_TIMEOUT_MS: Final = 10_000
+_IDLE_IN_TRANSACTION_MS: Final = 30_000
+# A peer whose machine died says nothing; TCP gives it up after about eleven seconds.
+_KEEPALIVE: Final = {"keepalives": 1, "keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3}
+_UNANSWERED_MS: Final = 11_000
+
+
+def connect(url: str, *, connect_timeout_ms: int, statement_timeout_ms: int) -> Any:
+    """A connection in autocommit mode with its time-outs set. Raises psycopg2.OperationalError."""
+    limits = {
+        "statement_timeout": statement_timeout_ms,
+        "lock_timeout": min(_LOCK_TIMEOUT_MS, statement_timeout_ms),
+        "idle_in_transaction_session_timeout": _IDLE_IN_TRANSACTION_MS,
+    }
+    connection = psycopg2.connect(
+        url,
+        # libpq counts whole seconds and takes less than two for two.
+        connect_timeout=max(2, -(-connect_timeout_ms // 1000)),
+        options=" ".join(f"-c {name}={limit}" for name, limit in limits.items()),
+        application_name="tocsin",
+        client_encoding="UTF8",
+        tcp_user_timeout=_UNANSWERED_MS,
+        **_KEEPALIVE,
+    )
+    connection.autocommit = True
+    return connection
+
+
+def is_alive(connection: Any) -> bool:
+    """Whether an idle connection still is one: the server says something to an idle client only as it goes away."""
+    if connection.closed:
+        return False
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLIN | select.POLLHUP | select.POLLERR)
+    return not poll.poll(0)
+
+
+def is_clean(connection: Any) -> bool:
+    """Whether a connection can be used again: open, and in no transaction."""
+    return not connection.closed and bool(connection.get_transaction_status() == TRANSACTION_STATUS_IDLE)
+
+
+def break_off(connection: Any) -> None:
+    """Ends what another thread waits for on `connection`, by shutting its socket down under it."""
+    with socket.socket(fileno=os.dup(connection.fileno())) as shared:
+        shared.shutdown(socket.SHUT_RDWR)

@@ -1,0 +1,90 @@
+"""The statements by which facts merge into rows. Each can be applied any number of times, in any order."""
+
+from typing import Final
+
+from tocsin.storage.accepted_rows import COLUMNS, ON_CONFLICT
+
+INCOMING: Final = """
+create temporary table if not exists incoming_notifications (
+  id uuid, event_id uuid, user_id text, cid text, routed_ms bigint, listed_ms bigint, read_ms bigint
+) on commit delete rows;
+create temporary table if not exists incoming_deliveries (
+  id uuid, notification_id uuid, event_id uuid, user_id text, step integer, channel text, status text, reason text,
+  attempt_count integer, max_attempts integer, address text, scheduled_ms bigint, queued_ms bigint,
+  last_attempted_ms bigint, next_attempt_ms bigint, sent_ms bigint, delivered_ms bigint, provider text,
+  provider_id text, provider_status text, error_code text, error_message text, price text, segments integer,
+  history jsonb
+) on commit delete rows
+"""
+
+NOTIFICATIONS: Final = """
+insert into notifications as known (id, event_id, user_id, cid, routed_at, listed_at, read_at)
+select id, event_id, user_id, cid, tocsin_time(routed_ms), tocsin_time(listed_ms), tocsin_time(read_ms)
+from incoming_notifications order by id
+on conflict (id) do update set
+  event_id = coalesce(known.event_id, excluded.event_id),
+  cid = coalesce(known.cid, excluded.cid),
+  routed_at = least(known.routed_at, excluded.routed_at),
+  listed_at = least(known.listed_at, excluded.listed_at),
+  read_at = least(known.read_at, excluded.read_at)
+where (known.event_id is null and excluded.event_id is not null)
+  or least(known.routed_at, excluded.routed_at) is distinct from known.routed_at
+  or least(known.listed_at, excluded.listed_at) is distinct from known.listed_at
+  or least(known.read_at, excluded.read_at) is distinct from known.read_at
+"""
+
+_SHOWN: Final = (
+    "status, reason, attempt_count, max_attempts, queued_at, last_attempted_at, next_attempt_at, sent_at, delivered_at,"
+    " provider, provider_id, provider_status, error_code, error_message, price, segments"
+)
+
+# What a row shows is made anew of the merged history. An address that the history does not tell is the plan's. A fact
+# that is known already leaves the row alone.
+DELIVERIES: Final = f"""
+insert into deliveries as known (id, notification_id, event_id, user_id, step, channel, address, scheduled_for,
+  {_SHOWN}, history)
+select id, notification_id, event_id, user_id, step, channel, address, tocsin_time(scheduled_ms),
+  status, reason, attempt_count, max_attempts, tocsin_time(queued_ms), tocsin_time(last_attempted_ms),
+  tocsin_time(next_attempt_ms), tocsin_time(sent_ms), tocsin_time(delivered_ms),
+  provider, provider_id, provider_status, error_code, error_message, price, segments, history
+from incoming_deliveries order by id
+on conflict (id) do update set
+  event_id = coalesce(known.event_id, excluded.event_id),
+  user_id = coalesce(known.user_id, excluded.user_id),
+  scheduled_for = coalesce(known.scheduled_for, excluded.scheduled_for),
+  (address, {_SHOWN}, history) = (
+    select coalesce(shown.address, known.address, excluded.address), {_SHOWN.replace("status,", "shown.status,", 1)},
+      merged.history
+    from (select tocsin_merge(known.history, excluded.history)) as merged (history),
+      tocsin_shown(merged.history) as shown
+  )
+where (known.history || excluded.history) <> known.history or (known.event_id is null and excluded.event_id is not null)
+"""  # noqa: S608  # made of constants
+
+ACCEPTED: Final = f"insert into events ({', '.join(COLUMNS)}) values %s {ON_CONFLICT}"  # noqa: S608  # of constants
+ACCEPTED_VALUES: Final = "(" + "%s, " * (len(COLUMNS) - 1) + "tocsin_time(%s))"
+
+IDEMPOTENCY: Final = "insert into idempotency (scope, key, hash, event_id, answer) values %s on conflict do nothing"
+
+EVENTS: Final = """
+insert into events as known (id, status, expected, error, started_at, completed_at, cancelled_at, cancel_reason,
+  cancelled_by)
+values %s
+on conflict (id) do update set
+  status = case when tocsin_event_rank(excluded.status) > tocsin_event_rank(known.status)
+    then excluded.status else known.status end,
+  expected = greatest(known.expected, excluded.expected),
+  error = least(known.error collate "C", excluded.error collate "C"),
+  started_at = least(known.started_at, excluded.started_at),
+  completed_at = least(known.completed_at, excluded.completed_at),
+  (cancelled_at, cancel_reason, cancelled_by) = (
+    select told.at, told.reason, told.by
+    from (values (known.cancelled_at, known.cancel_reason, known.cancelled_by),
+      (excluded.cancelled_at, excluded.cancel_reason, excluded.cancelled_by)) as told (at, reason, by)
+    order by told.at nulls last, told.reason collate "C", told.by collate "C" limit 1
+  )
+"""
+EVENT_VALUES: Final = "(%s::uuid, %s, %s::bigint, %s, tocsin_time(%s), tocsin_time(%s), tocsin_time(%s), %s, %s)"
+
+CALLBACKS: Final = "insert into callbacks (provider, id, received_at, cid, raw) values %s on conflict do nothing"
+CALLBACK_VALUES: Final = "(%s, %s, tocsin_time(%s), %s, %s)"

@@ -1,0 +1,72 @@
+"""Brings the schema up to date: each file of migrations/ once, in the order of their names, all or none.
+
+Run at start by every process and by `tocsin migrate`; an advisory lock lets one do it while the others wait.
+"""
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from importlib.resources import files
+from typing import Any, Final
+
+import psycopg2
+
+from tocsin.domain.errors import PostgresAway
+from tocsin.storage.connecting import connect
+from tocsin.storage.database import judged
+
+# Any number will do that nobody else takes: "tocsin" as bytes.
+_LOCK: Final = int.from_bytes(b"tocsin", "big")
+_CONNECT_MS: Final = 5_000
+# Building an index on a large table takes as long as it takes.
+_NO_LIMIT: Final = 0
+
+
+def migrate(url: str) -> list[str]:
+    """Applies what is missing and answers its names. Raises PostgresAway."""
+    with _transaction(url) as query:
+        query.execute("select pg_advisory_xact_lock(%s)", (_LOCK,))
+        query.execute(
+            "create table if not exists schema_migrations"
+            " (name text primary key, applied_at timestamptz not null default now())"
+        )
+        missing = _missing(query)
+        for name in missing:
+            query.execute(_text(name))
+            query.execute("insert into schema_migrations (name) values (%s)", (name,))
+        return missing
+
+
+def pending(url: str) -> list[str]:
+    """The names of what `migrate` would apply. Raises PostgresAway."""
+    with _transaction(url) as query:
+        query.execute("select to_regclass('schema_migrations') is not null")
+        return _missing(query) if query.fetchone()[0] else _names()
+
+
+def _missing(query: Any) -> list[str]:
+    query.execute("select name from schema_migrations")
+    applied = {name for (name,) in query.fetchall()}
+    return [name for name in _names() if name not in applied]
+
+
+def _names() -> list[str]:
+    return sorted(each.name for each in files("tocsin.storage.migrations").iterdir() if each.name.endswith(".sql"))
+
+
+def _text(name: str) -> str:
+    return files("tocsin.storage.migrations").joinpath(name).read_text(encoding="utf-8")
+
+
+@contextmanager
+def _transaction(url: str) -> Iterator[Any]:
+    try:
+        opened = connect(url, connect_timeout_ms=_CONNECT_MS, statement_timeout_ms=_NO_LIMIT)
+        with closing(opened) as connection:
+            connection.autocommit = False
+            with connection, connection.cursor() as query:
+                yield query
+    except psycopg2.Error as error:
+        judgement = judged(error)
+        if isinstance(judgement, PostgresAway):
+            raise judgement from error
+        raise
