@@ -9,6 +9,7 @@ import sys
 from typing import Final
 
 import click
+from loguru import logger
 
 from tocsin.actors import queues as names
 from tocsin.cli import commands
@@ -61,6 +62,8 @@ def _run(parts: Parts, threads: int | None = None) -> None:
         if threads:
             settings = _with_threads(settings, threads)
         set_up(settings.log.level, settings.log.format)
+        for notice in settings.notices:
+            logger.warning(notice)
         run(settings, parts)
     except SettingError as error:
         click.echo(f"tocsin: {error}", err=True)

@@ -53,8 +53,9 @@ def build_senders(
 ) -> dict[Channel, Sender]:
     """The sender of each channel that has a provider: the one that is configured. Must be called in the event loop
     that will send. Raises SettingError with the setting's name and the mend."""
-    providers = find_providers() if providers is None else tuple(providers)
-    _refuse_unknown_tables(settings, providers)
+    if providers is None:
+        providers = find_providers()
+        _refuse_unknown_tables(settings, providers)
     senders: dict[Channel, Sender] = {}
     for provider in providers:
         sender = provider.build(settings.provider_settings(provider.section, provider.settings), context)

@@ -146,6 +146,8 @@ class Process:
             brand=settings.email.brand,
             postal_address=settings.email.postal_address,
             emoji=settings.sms.emoji,
+            max_segments=settings.sms.max_segments,
+            push_characters=settings.push.max_characters,
         )
 
     def _say_where(self) -> None:
@@ -173,7 +175,7 @@ def run(settings: Settings, parts: Parts) -> None:
         listening = _listen(settings) if parts.http else None
         if listening:
             stack.callback(listening.close)
-        sandbox = Sandbox() if parts.sandbox else None
+        sandbox = Sandbox() if parts.sandbox or settings.sandbox.enabled else None
         if sandbox:
             sandbox.start()
             stack.callback(sandbox.stop)

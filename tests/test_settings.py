@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from docs.settings_page import documented, page
-from tocsin.channels.registry import find_providers
+from tocsin.channels.contract import BuildContext
+from tocsin.channels.registry import build_senders, find_providers
 from tocsin.domain.delivery import Channel
 from tocsin.domain.errors import SettingError
 from tocsin.domain.plan import Priority, Step, Strategy
@@ -72,6 +73,12 @@ def test_every_setting_is_read_somewhere() -> None:
         if not {f"{holder}.{name}" for holder in holders} & read:
             unread.append(path)
     assert unread == []
+
+
+def test_a_table_of_no_provider_is_refused() -> None:
+    context = BuildContext(sandbox=False, public_url=None, brand="", postal_address=None, emoji={})
+    with pytest.raises(SettingError, match=r"sms\.twillio: there is no such provider; there are .*sms\.twilio"):
+        build_senders(load({"TOCSIN_SMS__TWILLIO__TIMEOUT": "3s"}), context)
 
 
 def test_a_providers_table_and_its_own_model_say_the_same() -> None:
