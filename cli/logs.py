@@ -22,6 +22,7 @@ _QUIETER: Final = {
     "uvicorn.access": logging.ERROR,
     "uvicorn.error": logging.WARNING,
     "dramatiq": logging.WARNING,
+    "dramatiq.broker": logging.ERROR,
     "apscheduler": logging.ERROR,
     "twilio": logging.WARNING,
     "httpx": logging.WARNING,
@@ -33,7 +34,11 @@ class _ToLoguru(logging.Handler):
     """Passes a record of the standard library on, with the place it came from."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        level = record.levelname if record.levelname in {"DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"} else record.levelno
+        level = (
+            record.levelname
+            if record.levelname in {"DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"}
+            else record.levelno
+        )
         logger.opt(depth=6, exception=record.exc_info).log(level, "{}: {}", record.name, record.getMessage())
 
 
