@@ -10,7 +10,7 @@ import psycopg2
 from peewee import PeeweeException
 from psycopg2.extras import execute_values
 
-from tocsin.domain.errors import Conflict, TocsinError
+from tocsin.domain.errors import KeyMismatch, TocsinError
 from tocsin.storage.accepted_rows import COLUMNS, ON_CONFLICT, Accepted, Idempotency, values_of
 from tocsin.storage.database import Refused, cursor, judged
 from tocsin.storage.transactions import tried_again
@@ -66,7 +66,7 @@ class _Earlier:
 
 def store_accepted(batch: Sequence[Accepted]) -> list[Stored | TocsinError]:
     """Stores events in one commit. Answers for each, in order, Stored, or the error that concerns it alone: Refused for
-    data that Postgres will not have, Conflict for a key that was used for another request."""
+    data that Postgres will not have, KeyMismatch for a key that was used for another request."""
     try:
         return _store(batch)
     except (psycopg2.Error, PeeweeException, ValueError) as error:
@@ -116,7 +116,7 @@ def _answer(row: Accepted, earlier: Mapping[tuple[str, str], _Earlier]) -> Store
     if found is None or row.idempotency is None or found.event == row.event.id:
         return Stored()
     if found.hash != row.idempotency.hash:
-        return Conflict("the idempotency key was used for another request")
+        return KeyMismatch("the idempotency key was used for another request")
     return Stored({"id": str(found.event), **(found.answer or {})})
 
 

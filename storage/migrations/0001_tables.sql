@@ -131,7 +131,7 @@ create index preferences_with_opt_outs on preferences (user_id) where opt_outs <
 create table api_keys (
   id uuid primary key default gen_random_uuid(),
   name text not null,
-  role text not null,
+  role text not null check (role in ('admin', 'sender', 'viewer')),
   hash text not null unique,
   created_at timestamptz not null default now(),
   created_by text,
