@@ -18,6 +18,7 @@ from tocsin.domain.errors import SettingError
 from tocsin.domain.settings import Settings, load
 from tocsin.storage.embedded_postgres import EmbeddedPostgres
 from tocsin.storage.embedded_redis import EmbeddedRedis
+from tocsin.storage.migrate import migrate
 
 _TEMPLATE = "template_of_tests"
 _numbers = itertools.count(1)
@@ -54,8 +55,6 @@ def redis_url(redis_server: str) -> str:
 @pytest.fixture(scope="session")
 def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of the session's Postgres, in which the template is migrated; tests take `postgres_url`."""
-    from tocsin.storage.migrate import migrate
-
     server = EmbeddedPostgres(tmp_path_factory.mktemp("postgres"))
     try:
         address = server.start()
