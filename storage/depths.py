@@ -6,7 +6,7 @@ from typing import Any
 
 from tocsin.domain.delivery import Channel
 from tocsin.storage.keys import Keys
-from tocsin.storage.redis import told
+from tocsin.storage.redis import info, told
 
 _ALIVE_S = 15
 _CHANNELS = tuple(channel for channel in Channel if channel is not Channel.IN_APP)
@@ -33,12 +33,12 @@ async def measure(client: Any, keys: Keys) -> Depths:
             pipeline.xlen(keys.facts)
             pipeline.xrange(keys.facts, count=1)
             pipeline.zcard(keys.due)
-            pipeline.info("memory")
             pipeline.zcount(keys.processes, seconds, "+inf")
             for key in _keys_of_channels(keys):
                 pipeline.zcard(key)
                 pipeline.zrange(key, 0, 0, withscores=True)
-            facts, first, due, memory, processes, *channels = await pipeline.execute()
+            facts, first, due, processes, *channels = await pipeline.execute()
+    memory = await info(client, "memory")
     now_s = seconds + microseconds / 1e6
     oldest = int(first[0][0].split("-")[0]) / 1000 if first else now_s
     lengths, firsts = channels[0::2], channels[1::2]
@@ -48,7 +48,7 @@ async def measure(client: Any, keys: Keys) -> Depths:
         due=due,
         open={channel: lengths[2 * n] + lengths[2 * n + 1] for n, channel in enumerate(_CHANNELS)},
         oldest_ready_s={channel: _age(firsts[2 * n] + firsts[2 * n + 1], now_s) for n, channel in enumerate(_CHANNELS)},
-        memory_bytes=memory["used_memory"],
+        memory_bytes=memory.get("used_memory", 0),
         actor_processes=processes,
     )
 

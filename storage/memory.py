@@ -4,7 +4,7 @@ import time
 from typing import Any
 
 from tocsin.domain.errors import Overloaded
-from tocsin.storage.redis import told
+from tocsin.storage.redis import info
 
 _FRESH_S = 1.0
 
@@ -28,7 +28,6 @@ class MemoryGuard:
             raise Overloaded(f"Redis has used {self._used_share:.0%} of its memory; it is draining")
 
     async def _ask(self) -> None:
-        with told():
-            memory = await self._client.info("memory")
+        memory = await info(self._client, "memory")
         most = self._most or memory.get("maxmemory") or 0
-        self._used_share = memory["used_memory"] / most if most else 0.0
+        self._used_share = memory.get("used_memory", 0) / most if most else 0.0

@@ -52,6 +52,16 @@ def connect_broker(url: str) -> Any:
     )
 
 
+async def info(client: Any, section: str) -> dict[str, Any]:
+    """What Redis says of itself; nothing where it does not tell, as the one that forgets. Raises RedisAway."""
+    with told():
+        try:
+            said: dict[str, Any] = await client.info(section)
+        except exceptions.ResponseError:
+            return {}
+    return said
+
+
 @contextmanager
 def told() -> Iterator[None]:
     """Turns what redis-py raises into RedisAway or Overloaded, without the address of the server."""

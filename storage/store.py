@@ -18,6 +18,7 @@ from tocsin.storage.depths import Depths, alive, measure
 from tocsin.storage.facts import Entry, Journal
 from tocsin.storage.flights import Flights, InboxSettings
 from tocsin.storage.inbox import InboxLists
+from tocsin.storage.inbox_view import InboxView
 from tocsin.storage.intake import Intake, Taken
 from tocsin.storage.keys import Keys
 from tocsin.storage.keys_mirror import KeysMirror
@@ -25,9 +26,10 @@ from tocsin.storage.memory import MemoryGuard
 from tocsin.storage.people import People
 from tocsin.storage.postgres import Postgres
 from tocsin.storage.profiles import Profiles
-from tocsin.storage.redis import connect, told
+from tocsin.storage.redis import connect, info, told
 from tocsin.storage.repeats import Repeats
 from tocsin.storage.scripts import MOST_ITEMS, Scripts
+from tocsin.storage.wakes import Wakes
 
 _DAY_MS = 86_400_000
 
@@ -56,6 +58,8 @@ class Store:
         self.flights = Flights(client, scripts, keys, inbox)
         self.facts = Journal(client, keys)
         self.lists = InboxLists(client, scripts, keys)
+        self.inbox = InboxView(self.lists, postgres)
+        self.wakes = Wakes(client, keys)
         self.profiles = Profiles(client, scripts, keys, max(settings.cache.ttl, _DAY_MS))
         self.repeats = Repeats(client, keys)
         self.calls = Calls(client, scripts, keys)
@@ -98,11 +102,10 @@ class Store:
     async def learn_durability(self) -> None:
         """Asks Redis whether it keeps what it is told, which decides whether an event may rest in it alone."""
         try:
-            with told():
-                settings = await self._client.info("persistence")
+            persistence = await info(self._client, "persistence")
         except RedisAway:
             return
-        self._intake.redis_is_durable = bool(settings.get("aof_enabled"))
+        self._intake.redis_is_durable = bool(persistence.get("aof_enabled"))
 
     async def accept(self, event: Event, recipients: Sequence[Recipient], idempotency: Idempotency | None) -> Taken:
         """Takes an event in and calls its fan-out. `idempotency.answer` is what a repetition is answered. Raises

@@ -1,0 +1,222 @@
+"""How a process carries claims to a provider: none holds another, and every outcome ends where it should."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import fakeredis
+import pytest
+from prometheus_client import CollectorRegistry
+
+from tests.scenes import an_event, people, routed
+from tocsin.actors.metrics import SendCounters
+from tocsin.actors.outcomes import SendRules
+from tocsin.actors.send import Lane
+from tocsin.channels.contract import Message, Outcome, OutcomeKind
+from tocsin.domain.delivery import Channel, Reason
+from tocsin.domain.errors import SettingError
+from tocsin.domain.plan import Step
+from tocsin.domain.retry import RetryRule
+from tocsin.domain.settings import load
+from tocsin.storage.postgres import Postgres
+from tocsin.storage.store import Store
+
+SENT = Outcome(OutcomeKind.SENT, provider_id="x")
+Answer = Callable[[Message], Outcome]
+
+
+class Carrier:
+    """A provider's sender whose answers the test decides."""
+
+    channel = Channel.SMS
+    provider = "carrier"
+    timeout_s = 0.5
+
+    def __init__(self, answer: Answer | None = None, *, concurrency: int = 4, configured: bool = True) -> None:
+        self.configured = configured
+        self.concurrency = concurrency
+        self.got: list[Message] = []
+        self.held: set[str] = set()
+        self.gate = asyncio.Event()
+        self._answer = answer or (lambda _: SENT)
+
+    async def send(self, message: Message) -> Outcome:
+        self.got.append(message)
+        if message.user in self.held:
+            await self.gate.wait()
+        return self._answer(message)
+
+    async def check(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+@pytest.fixture
+async def store() -> AsyncIterator[Store]:
+    """A store on fakeredis whose Postgres does not answer: everything needed is cached or inline."""
+    settings = load({}).with_values(
+        {"postgres.url": "postgresql://nobody@127.0.0.1:1/nothing", "redis.url": "redis://127.0.0.1:1"}
+    )
+    client: Any = fakeredis.FakeAsyncRedis(decode_responses=True)
+    postgres = Postgres(settings.postgres)
+    made = Store(settings, postgres, client)
+    await made.profiles.mirror_is_complete()
+    yield made
+    await made.close()
+    await postgres.close()
+
+
+def lane(store: Store, carrier: Carrier, *, resend: bool = False, attempts: int = 3, lease_ms: int = 60_000) -> Lane:
+    retry = RetryRule(attempts=attempts, base_ms=1, cap_ms=1, jitter=0.0)
+    rules = SendRules(retry=retry, lease_ms=lease_ms, resend_unknown=resend)
+    return Lane(store, carrier, rules, SendCounters(CollectorRegistry()))
+
+
+async def sms_to(store: Store, *users: str) -> None:
+    event = an_event(Step(Channel.SMS, 0))
+    await store.profiles.keep_inline(event.id, people(*users), 60_000)
+    await routed(store.flights, event, *users)
+
+
+async def told(store: Store) -> list[tuple[int, str, str | None]]:
+    """(attempt, status, reason) of every move so far."""
+    entries = await store.facts.take("test", 1_000)
+    return [
+        (move[3], move[4], move[7].get("reason"))
+        for _, facts in entries
+        for fact in facts
+        if fact["f"] == "moved"
+        for move in fact["d"]
+    ]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not condition():  # noqa: ASYNC110  # what is waited for knows no event
+            await asyncio.sleep(0.005)
+
+
+async def run_until(lane: Lane, condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not condition():
+            await lane.run()
+            await asyncio.sleep(0.005)
+
+
+async def test_a_slow_one_holds_nobody(store: Store) -> None:
+    carrier = Carrier(concurrency=2)
+    carrier.held = {"slow"}
+    await sms_to(store, "slow", *(f"u{n}" for n in range(20)))
+    sms = lane(store, carrier)
+    await run_until(sms, lambda: len(carrier.got) == 21)
+    carrier.gate.set()
+    await sms.close(2)
+    assert [status for _, status, _ in await told(store)].count("SENT") == 21
+
+
+async def test_no_more_is_claimed_than_can_start(store: Store) -> None:
+    carrier = Carrier(concurrency=3)
+    carrier.held = {f"u{n}" for n in range(10)}
+    await sms_to(store, *carrier.held)
+    sms = lane(store, carrier)
+    running = asyncio.create_task(sms.run())
+    await until(lambda: len(carrier.got) == 3)
+    others = await store.flights.claim(Channel.SMS, "other", 100, lease_ms=60_000, attempts=3, resend=False)
+    assert (len(carrier.got), len(others)) == (3, 7)
+    carrier.gate.set()
+    await running
+    await sms.close(2)
+
+
+async def test_a_temporary_failure_is_tried_three_times_and_then_dead(store: Store) -> None:
+    carrier = Carrier(lambda _: Outcome(OutcomeKind.TEMPORARY, Reason.PROVIDER_DOWN))
+    await sms_to(store, "u1")
+    sms = lane(store, carrier)
+    await run_until(sms, lambda: len(carrier.got) == 3)
+    await sms.close(2)
+    assert [message.attempt for message in carrier.got] == [1, 2, 3]
+    assert {message.delivery for message in carrier.got} == {carrier.got[0].delivery}
+    ends = [(attempt, status) for attempt, status, _ in await told(store) if status != "SENDING"]
+    assert ends == [(1, "FAILED"), (2, "RETRYING"), (2, "FAILED"), (3, "RETRYING"), (3, "DEAD")]
+
+
+async def test_a_permanent_failure_is_not_tried_again(store: Store) -> None:
+    carrier = Carrier(lambda _: Outcome(OutcomeKind.PERMANENT, Reason.INVALID_ADDRESS))
+    await sms_to(store, "u1")
+    sms = lane(store, carrier)
+    await run_until(sms, lambda: len(carrier.got) == 1)
+    await sms.close(2)
+    assert (await told(store))[-1] == (1, "FAILED", "invalid_address")
+
+
+@pytest.mark.parametrize(("resend", "attempts"), [(False, [1]), (True, [1, 2, 3])])
+async def test_an_unknown_outcome_is_held_or_sent_again_as_the_channel_says(
+    store: Store, resend: bool, attempts: list[int]
+) -> None:
+    carrier = Carrier(lambda _: Outcome(OutcomeKind.UNKNOWN, Reason.CONNECTION_LOST))
+    await sms_to(store, "u1")
+    sms = lane(store, carrier, resend=resend)
+    await run_until(sms, lambda: len(carrier.got) == len(attempts))
+    await sms.close(2)
+    assert [message.attempt for message in carrier.got] == attempts
+    uncertain = [attempt for attempt, status, _ in await told(store) if status == "UNCERTAIN"]
+    assert uncertain == attempts
+
+
+async def test_a_provider_that_never_answers_is_uncertain_after_its_time(store: Store) -> None:
+    carrier = Carrier()
+    carrier.timeout_s = -0.5
+    carrier.held = {"u1"}
+    await sms_to(store, "u1")
+    sms = lane(store, carrier)
+    await run_until(sms, lambda: len(carrier.got) == 1)
+    await sms.close(5)
+    assert (await told(store))[-1] == (1, "UNCERTAIN", "timeout")
+
+
+async def test_a_sender_that_raises_is_a_defect_whose_outcome_nobody_knows(store: Store) -> None:
+    def raising(_: Message) -> Outcome:
+        raise ZeroDivisionError
+
+    carrier = Carrier(raising)
+    await sms_to(store, "u1")
+    sms = lane(store, carrier)
+    await run_until(sms, lambda: len(carrier.got) == 1)
+    await sms.close(2)
+    assert (await told(store))[-1] == (1, "UNCERTAIN", "internal")
+
+
+async def test_without_credentials_nothing_is_sent_and_it_is_said(store: Store) -> None:
+    carrier = Carrier(configured=False)
+    await sms_to(store, "u1")
+    sms = lane(store, carrier)
+    await sms.run()
+    await sms.close(2)
+    assert carrier.got == []
+    assert await told(store) == [(1, "FAILED", "not_configured")]
+
+
+async def test_who_lost_the_address_meanwhile_is_suppressed(store: Store) -> None:
+    event = an_event(Step(Channel.SMS, 0))
+    await store.profiles.keep_inline(event.id, [people("u1")[0].model_copy(update={"phone": None})], 60_000)
+    await routed(store.flights, event, "u1")
+    carrier = Carrier()
+    sms = lane(store, carrier)
+    await sms.run()
+    await sms.close(2)
+    assert (carrier.got, await told(store)) == ([], [(1, "SUPPRESSED", "no_address")])
+
+
+async def test_what_lacks_data_waits_without_using_up_an_attempt(store: Store) -> None:
+    await routed(store.flights, an_event(Step(Channel.SMS, 0)), "stored-in-postgres-only")
+    carrier = Carrier()
+    sms = lane(store, carrier)
+    await sms.run()
+    await sms.close(2)
+    assert (carrier.got, await told(store)) == ([], [])
+    assert (await store.depths()).open[Channel.SMS] == 1
+
+
+async def test_a_lease_that_a_send_could_outlive_is_refused(store: Store) -> None:
+    with pytest.raises(SettingError, match=r"actors\.lease"):
+        lane(store, Carrier(), lease_ms=2_000)
