@@ -1,0 +1,144 @@
+"""What the stages measure on: a Postgres and a Redis in a folder that goes with them, and processes of the program."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+from tocsin.storage.embedded_postgres import EmbeddedPostgres
+from tocsin.storage.embedded_redis import EmbeddedRedis
+
+ADMIN_KEY: Final = "tk_admin_for_the_bench_0123456789"
+
+_LOOK_AGAIN_S: Final = 0.005
+_OURS: Final = ("TOCSIN_", "REDIS_", "DATABASE_", "SMTP_", "TWILIO_", "FIREBASE_", "SENDER_", "NOTIFICATION_")
+
+
+@dataclass(frozen=True, slots=True)
+class Servers:
+    """Where they are, and their process ids."""
+
+    postgres_url: str
+    redis_url: str
+    postgres_pid: int
+    redis_pid: int
+
+    def environ(self) -> dict[str, str]:
+        return {"DATABASE_URL": self.postgres_url, "REDIS_URL": self.redis_url}
+
+
+@contextmanager
+def folder() -> Iterator[Path]:
+    """An empty folder for as long as this lasts. Postgres, where it may not run as root, has to pass through it."""
+    with tempfile.TemporaryDirectory(prefix="tocsin-bench-") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+@contextmanager
+def own_servers(data: Path) -> Iterator[Servers]:
+    """A Postgres and a Redis as the program runs them where none is given."""
+    postgres, redis = EmbeddedPostgres(data), EmbeddedRedis(data)
+    try:
+        postgres_url, redis_url = postgres.start(), redis.start()
+        assert postgres.pid is not None
+        assert redis.pid is not None
+        yield Servers(postgres_url, redis_url, postgres.pid, redis.pid)
+    finally:
+        redis.stop()
+        postgres.stop()
+
+
+class Program:
+    """One process, listening on a port of its own. Its log is shown when it ends before it should."""
+
+    def __init__(self, command: Sequence[str], where: Path, environ: Mapping[str, str]) -> None:
+        self.port = _free_port()
+        self.log = where / f"{command[-1]}-{self.port}.log"
+        plain = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
+        ours = {"TOCSIN_ADMIN_KEY": ADMIN_KEY, "TOCSIN_HTTP__PORT": str(self.port), "TOCSIN_DATA__DIR": str(where)}
+        self.began_s = time.monotonic()
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, *command], env=plain | ours | dict(environ), stdout=log, stderr=log, cwd=where
+            )
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def ready(self, path: str = "/ready", limit_s: float = 60.0) -> float:
+        """Waits until `path` is answered with 200. Answers how long that took since the start, in seconds."""
+        while not _answers_ok(self.port, path):
+            taken_s = time.monotonic() - self.began_s
+            if self.process.poll() is not None or taken_s > limit_s:
+                raise RuntimeError(f"it is not ready after {taken_s:.1f} s:\n{self.log.read_text()[-4000:]}")
+            time.sleep(_LOOK_AGAIN_S)
+        return time.monotonic() - self.began_s
+
+    def stop(self) -> float:
+        """SIGTERM; answers after how many seconds it had ended."""
+        began_s = time.monotonic()
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(40)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait(5)
+        return time.monotonic() - began_s
+
+
+@contextmanager
+def running(command: Sequence[str], where: Path, environ: Mapping[str, str]) -> Iterator[Program]:
+    """A program that does not outlive the block."""
+    program = Program(command, where, environ)
+    try:
+        yield program
+    finally:
+        program.stop()
+
+
+def tocsin(*arguments: str) -> list[str]:
+    """The arguments to Python that run the program."""
+    return ["-m", "tocsin.app", *arguments]
+
+
+def processor_s(*pids: int) -> float:
+    """Seconds of a core that processes and their living descendants have used."""
+    used = 0.0
+    for pid in pids:
+        top = psutil.Process(pid)
+        for process in (top, *top.children(recursive=True)):
+            try:
+                times = process.cpu_times()
+            except psutil.NoSuchProcess:
+                continue
+            used += times.user + times.system
+    return used
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _answers_ok(port: int, path: str) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+            connection.sendall(f"GET {path} HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n".encode())
+            return connection.recv(12) == b"HTTP/1.1 200"
+    except OSError:
+        return False
