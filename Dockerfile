@@ -6,21 +6,23 @@ FROM python:3.12-slim-bookworm
 RUN apt-get update \
  && apt-get install -y --no-install-recommends redis-server \
  && rm -rf /var/lib/apt/lists/* \
- && useradd --system --uid 10001 --no-create-home --home-dir /data --shell /usr/sbin/nologin tocsin \
+ && useradd --uid 10001 --no-create-home --home-dir /data --shell /usr/sbin/nologin tocsin \
  && mkdir /data \
  && chown tocsin /data
 
 WORKDIR /app
-ENV PATH=/app/.venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+ENV PATH=/app/.venv/bin:$PATH PYTHONUNBUFFERED=1
 
 # What changes rarely comes first, so that an image of new code is made in a moment.
-COPY requirements.lock ./
-RUN python -m venv .venv \
- && .venv/bin/python -m pip install --no-cache-dir --disable-pip-version-check --require-hashes -r requirements.lock
+COPY requirements-uv.lock requirements.lock ./
+RUN python -m venv /opt/uv \
+ && /opt/uv/bin/pip install --quiet --no-cache-dir --disable-pip-version-check --require-hashes -r requirements-uv.lock \
+ && python -m venv --without-pip .venv \
+ && VIRTUAL_ENV=.venv /opt/uv/bin/uv pip install --quiet --no-cache --compile-bytecode --require-hashes -r requirements.lock
 
 COPY . .
-RUN python -m pip install --no-cache-dir --disable-pip-version-check --no-deps --no-build-isolation . \
- && python -m compileall -q .venv
+RUN VIRTUAL_ENV=.venv /opt/uv/bin/uv pip install --quiet --no-cache --compile-bytecode --no-deps --no-build-isolation . \
+ && rm -rf /opt/uv build *.egg-info
 
 ENV TOCSIN_HTTP__HOST=0.0.0.0 TOCSIN_HTTP__PORT=8000 TOCSIN_DATA__DIR=/data TOCSIN_LOG__FORMAT=json
 USER tocsin
@@ -29,5 +31,5 @@ VOLUME /data
 EXPOSE 8000
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --retries=3 \
-  CMD ["python", "-c", "import os, urllib.request; urllib.request.urlopen('http://127.0.0.1:' + os.environ['TOCSIN_HTTP__PORT'] + '/ready', timeout=2)"]
+  CMD ["sh", "-c", "exec python -c \"from urllib.request import urlopen; urlopen('http://127.0.0.1:$TOCSIN_HTTP__PORT/ready')\""]
 CMD ["tocsin", "serve"]

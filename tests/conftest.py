@@ -5,15 +5,15 @@ test gets an empty Redis and a database of its own, copied from one that was mig
 """
 
 import itertools
-import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import psycopg2
 import pytest
 import redis
 
+from tests.missing import missing
 from tocsin.domain.errors import SettingError
 from tocsin.domain.settings import Settings, load
 from tocsin.storage.embedded_postgres import EmbeddedPostgres
@@ -22,13 +22,6 @@ from tocsin.storage.migrate import migrate
 
 _TEMPLATE = "template_of_tests"
 _numbers = itertools.count(1)
-
-
-def missing(what: str) -> NoReturn:
-    """Ends a test that needs what this machine lacks: skipped at home, failed in CI, where nothing may be missing."""
-    if os.environ.get("CI"):
-        pytest.fail(f"{what} (and CI is set)")
-    pytest.skip(what)
 
 
 @pytest.fixture(scope="session")

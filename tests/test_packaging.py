@@ -1,9 +1,11 @@
 """The program starts however it is run, and the standard library's http stays what it is (docs/adr/0003)."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
 import venv
 import zipfile
 from pathlib import Path
@@ -85,9 +87,9 @@ def test_python_m_pytest_finds_the_standard_librarys_http() -> None:
 
 
 def test_a_wheel_holds_the_whole_program(source: Path, tmp_path: Path) -> None:
-    wheel = build("build_wheel", source, tmp_path / "wheel")
     wanted = {path.relative_to(source) for path in source.rglob("*") if path.suffix in {".py", ".lua", ".sql", ".html"}}
-    wanted = {Path("tocsin") / path for path in wanted if path.parts[0] != "docs"}
+    wanted = {Path("tocsin") / path for path in wanted if path.parts[0] not in {"docs", "build"}}
+    wheel = build("build_wheel", source, tmp_path / "wheel")
     held = {Path(name) for name in zipfile.ZipFile(wheel).namelist()}
     assert wanted - held == set(), "list the folder under [tool.setuptools] packages"
     assert not [path for path in held if path.parts[:2] in {("tocsin", "tests"), ("tocsin", "docs")}]
@@ -98,6 +100,42 @@ def test_a_wheel_holds_the_whole_program(source: Path, tmp_path: Path) -> None:
 def test_an_editable_install_runs_from_the_source(source: Path, tmp_path: Path) -> None:
     python = python_with(build("build_editable", source, tmp_path / "wheel"), tmp_path / "venv")
     assert run(python, "-c", PROOF, cwd=tmp_path).strip() == str(source / "app.py")
+
+
+LOCKS = [ROOT / name for name in ("requirements.lock", "requirements-dev.lock", "requirements-uv.lock")]
+
+
+@pytest.mark.parametrize("lock", LOCKS, ids=lambda path: path.name)
+def test_a_lock_holds_names_versions_and_hashes_and_no_address(lock: Path) -> None:
+    text = re.sub(r"\\\n *", " ", lock.read_text())
+    lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
+    wrong = [line for line in lines if not re.match(r"[a-z0-9-]+==\S+ +(; .+ )?--hash=sha256:", line)]
+    assert wrong == []
+    assert not re.search(r"://|index-url|find-links", text)
+
+
+def test_the_locks_hold_what_pyproject_asks_for() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    asked = [*project["dependencies"], *(each for extra in project["optional-dependencies"].values() for each in extra)]
+    names = {re.match(r"[\w-]+", each)[0].lower() for each in asked}  # type: ignore[index]
+    locked = set(re.findall(r"^([a-z0-9-]+)==", LOCKS[1].read_text(), re.MULTILINE))
+    assert names - locked == set(), "run `make lock`"
+    running = set(re.findall(r"^[a-z0-9-]+==\S+", LOCKS[0].read_text(), re.MULTILINE))
+    assert running <= set(re.findall(r"^[a-z0-9-]+==\S+", LOCKS[1].read_text(), re.MULTILINE))
+
+
+def test_make_help_names_every_command() -> None:
+    told = set(re.findall(r"make (\w+) ", run("make", "help", cwd=ROOT)))
+    (phony,) = re.findall(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert told == set(phony.split())
+    assert {"run", "test", "check", "bench", "help"} <= told
+
+
+def test_ci_calls_the_commands_of_people() -> None:
+    script = (ROOT / ".ci" / "run").read_text()
+    assert "set -euo pipefail" in script
+    assert script.rstrip().endswith("make check\nmake test")
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)
 
 
 def test_the_command_is_installed() -> None:
