@@ -1,30 +1,14 @@
 """Every way in which a request can fail, as RFC 9457 problem documents with stable codes.
 
-Handlers raise a `Problem` made of one of the kinds below, or let an error of domain/errors.py pass: `answer_to` turns
+Handlers raise a `Problem` made of one of the kinds below, or let an error of domain/errors.py pass: refusals.py turns
 either into the document. `/docs` and docs/api.md list this table; callers may rely on `code` and `status`.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pydantic import ValidationError
-from starlette.exceptions import HTTPException
-from starlette.responses import Response
-
-from tocsin.domain.errors import (
-    Conflict,
-    KeyMismatch,
-    StillRunning,
-    InvalidInput,
-    NotFound,
-    Overloaded,
-    PostgresAway,
-    RedisAway,
-    TocsinError,
-    Unavailable,
-)
+from tocsin.domain.errors import TocsinError
 
 MEDIA_TYPE: Final = "application/problem+json"
 
@@ -52,7 +36,10 @@ BEARER_MISSING = Kind(
     "Write the word Bearer and a space before the token: `Authorization: Bearer <token>`.",
 )
 TOKEN_INVALID = Kind(
-    "token_invalid", 401, "The token is not valid.", "Use a key that is not revoked, or a token signed for this service."
+    "token_invalid",
+    401,
+    "The token is not valid.",
+    "Use a key that is not revoked, or a token signed for this service.",
 )
 TOKEN_EXPIRED = Kind("token_expired", 401, "The token has expired.", "Ask for a new token and try again.")
 
@@ -95,14 +82,14 @@ WRONG_CONTENT_TYPE = Kind(
 INVALID_VALUE = Kind("invalid_value", 422, "A value is not valid.", "Send a value that the field takes.")
 MISSING_FIELD = Kind("missing_field", 422, "A field is missing.", "Add the field.")
 UNKNOWN_FIELD = Kind("unknown_field", 422, "A field is not known.", "Leave the field out, or mend its spelling.")
-NOT_AVAILABLE = Kind(
-    "not_available", 422, "This is not available in this version.", "Leave the field out until it is."
-)
+NOT_AVAILABLE = Kind("not_available", 422, "This is not available in this version.", "Leave the field out until it is.")
 WRONG_TYPE = Kind("wrong_type", 422, "A value is of the wrong type.", "Send the type that /openapi.json names.")
 UNKNOWN_CHANNEL = Kind("unknown_channel", 422, "There is no such channel.", "Use IN_APP, PUSH, SMS or EMAIL.")
 UNKNOWN_STRATEGY = Kind("unknown_strategy", 422, "There is no such strategy.", "Use BROADCAST or ESCALATION.")
 UNKNOWN_PRIORITY = Kind("unknown_priority", 422, "There is no such priority.", "Use LOW, MEDIUM, HIGH or CRITICAL.")
-UNKNOWN_POLICY = Kind("unknown_policy", 422, "There is no such policy.", "Name a policy of settings.toml, or leave it out.")
+UNKNOWN_POLICY = Kind(
+    "unknown_policy", 422, "There is no such policy.", "Name a policy of settings.toml, or leave it out."
+)
 NO_STEPS = Kind(
     "no_steps",
     422,
@@ -111,6 +98,9 @@ NO_STEPS = Kind(
 )
 NO_RECIPIENTS = Kind(
     "no_recipients", 422, "Nobody is left to notify.", "Name at least one known user, or give contact details inline."
+)
+NOTHING_ACCEPTED = Kind(
+    "nothing_accepted", 422, "None of the events was accepted.", "See the problem of each under `results`."
 )
 TOO_MANY = Kind("too_many", 422, "The list is too long.", "Split it into several requests.")
 TOO_LONG = Kind("too_long", 422, "A text is too long.", "Shorten it.")
@@ -127,7 +117,10 @@ BAD_EMAIL = Kind("bad_email", 422, "An email address is not valid.", "Write it a
 BAD_TIMEZONE = Kind("bad_timezone", 422, "A time zone is not known.", "Use an IANA name, such as Asia/Kolkata.")
 BAD_CURSOR = Kind("bad_cursor", 422, "The cursor is not valid.", "Use the nextCursor of the last answer as it is.")
 BAD_IDEMPOTENCY_KEY = Kind(
-    "bad_idempotency_key", 422, "The Idempotency-Key is not in the right form.", "Use 1 to 255 visible ASCII characters."
+    "bad_idempotency_key",
+    422,
+    "The Idempotency-Key is not in the right form.",
+    "Use 1 to 255 visible ASCII characters.",
 )
 IDEMPOTENCY_MISMATCH = Kind(
     "idempotency_mismatch",
@@ -207,113 +200,3 @@ def from_errors(errors: Sequence[FieldError]) -> Problem:
     """The problem that stands for `errors`; it bears the code and the field of the first."""
     first = errors[0]
     return Problem(first.kind, first.detail, field=first.field, errors=errors)
-
-
-def from_exception(error: Exception) -> Problem:
-    """The problem that an error of the floors below, or of Starlette, is answered with."""
-    if isinstance(error, Problem):
-        return error
-    if isinstance(error, InvalidInput):
-        kind = KINDS.get(error.code, INVALID_VALUE)
-        return from_errors([FieldError(kind, error.field, error.detail)])
-    if isinstance(error, Unavailable):
-        return Problem(_away(error), retry_after_s=error.retry_after_s)
-    if isinstance(error, NotFound):
-        return Problem(NOT_FOUND)
-    if isinstance(error, KeyMismatch):
-        return Problem(IDEMPOTENCY_MISMATCH)
-    if isinstance(error, StillRunning):
-        return Problem(STILL_RUNNING, retry_after_s=1)
-    if isinstance(error, Conflict):
-        return Problem(CONFLICT, str(error) or None)
-    if isinstance(error, HTTPException):
-        by_status = {404: NO_SUCH_PATH, 405: METHOD_NOT_ALLOWED, 413: BODY_TOO_LARGE}
-        return Problem(by_status.get(error.status_code, BAD_REQUEST))
-    return Problem(INTERNAL)
-
-
-def answer_to(problem: Problem, cid: str, headers: Mapping[str, str] | None = None) -> Response:
-    """The response that carries `problem`; `cid` is the request's correlation id."""
-    sent = dict(headers or {})
-    if problem.retry_after_s is not None:
-        sent["Retry-After"] = str(problem.retry_after_s)
-    if problem.kind.status == 401:
-        sent["WWW-Authenticate"] = 'Bearer realm="tocsin"'
-    document = problem.as_json() | {"correlationId": cid}
-    body = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
-    return Response(body, problem.kind.status, sent, MEDIA_TYPE)
-
-
-def from_validation(error: ValidationError, later: frozenset[str] = frozenset(), *, parameter: bool = False) -> Problem:
-    """The problem that pydantic's findings make. `later` are the fields whose feature is not built yet; `parameter`
-    says that the values came from the query, where a field is named plainly instead of pointed at."""
-    errors = [
-        _field_error(str(found["type"]), found["loc"], str(found["msg"]), later, parameter=parameter)
-        for found in error.errors(include_url=False, include_context=False, include_input=False)
-    ]
-    return from_errors(errors)
-
-
-def pointer(*places: str | int) -> str:
-    """The JSON pointer (RFC 6901) of a place in a body."""
-    return "".join("/" + str(place).replace("~", "~0").replace("/", "~1") for place in places)
-
-
-_BY_TYPE: Final[Mapping[str, Kind]] = {
-    "json_invalid": MALFORMED_JSON,
-    "missing": MISSING_FIELD,
-    "extra_forbidden": UNKNOWN_FIELD,
-    "string_too_long": TOO_LONG,
-    "string_too_short": TOO_SHORT,
-    "too_long": TOO_MANY,
-    "too_short": TOO_SHORT,
-    "string_pattern_mismatch": BAD_FORMAT,
-    "uuid_parsing": BAD_FORMAT,
-    "greater_than_equal": OUT_OF_RANGE,
-    "less_than_equal": OUT_OF_RANGE,
-    "int_parsing": WRONG_TYPE,
-    "bool_parsing": WRONG_TYPE,
-    "int_from_float": WRONG_TYPE,
-}
-
-_UNKNOWN_WORDS: Final[Mapping[str, Kind]] = {
-    "channels": UNKNOWN_CHANNEL,
-    "channel": UNKNOWN_CHANNEL,
-    "deliveryStrategy": UNKNOWN_STRATEGY,
-    "notificationPriority": UNKNOWN_PRIORITY,
-}
-
-_USER_IDS: Final = frozenset({"recipientIds", "userId", "id"})
-
-
-def _field_error(
-    found: str, place: tuple[int | str, ...], detail: str, later: frozenset[str], *, parameter: bool
-) -> FieldError:
-    words = [part for part in place if isinstance(part, str)]
-    last = words[-1] if words else ""
-    kind = _kind_of(found, last)
-    if kind is UNKNOWN_FIELD and last in later:
-        kind, detail = NOT_AVAILABLE, "The feature that this field belongs to is not available."
-    if kind is MALFORMED_JSON:
-        return FieldError(kind, "", detail)
-    return FieldError(kind, last if parameter else pointer(*place), detail)
-
-
-def _kind_of(found: str, last: str) -> Kind:
-    if found in KINDS:
-        return KINDS[found]
-    if found == "enum":
-        return _UNKNOWN_WORDS.get(last, INVALID_VALUE)
-    if found == "string_pattern_mismatch" and last in _USER_IDS:
-        return BAD_USER_ID
-    if found.endswith("_type"):
-        return WRONG_TYPE
-    return _BY_TYPE.get(found, INVALID_VALUE)
-
-
-def _away(error: Unavailable) -> Kind:
-    if isinstance(error, RedisAway):
-        return REDIS_AWAY
-    if isinstance(error, PostgresAway):
-        return POSTGRES_AWAY
-    return OVERLOADED if isinstance(error, Overloaded) else UNAVAILABLE

@@ -78,6 +78,19 @@ def revoke(key: UUID, *, actor: str, cid: str | None = None) -> Key | None:
     return _key(row) if row else None
 
 
+def rotate(key: UUID, *, actor: str, cid: str | None = None) -> NewKey | None:
+    """Ends a key and makes another of its name and role; None when there is no such key. Raises Conflict for one that
+    was revoked before."""
+    with database.atomic():
+        row = ApiKey.get_or_none(ApiKey.id == key)
+        if row is None:
+            return None
+        if row.revoked_at is not None:
+            raise Conflict("the key was revoked")
+        revoke(key, actor=actor, cid=cid)
+        return create_key(row.name, row.role, actor=actor, cid=cid)
+
+
 def hash_of(secret: str) -> str:
     """What is kept of a secret. It has 256 bits of randomness, so a plain SHA-256 cannot be searched."""
     return hashlib.sha256(secret.encode()).hexdigest()

@@ -1,0 +1,81 @@
+"""Puts the HTTP side together: every resource's endpoints, the layer around them, the document that describes them."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from functools import cache
+from importlib.metadata import version
+from typing import Final
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from tocsin.domain.errors import TocsinError
+from tocsin.http import (
+    callbacks,
+    deliveries,
+    documentation,
+    events,
+    keys,
+    notifications,
+    operations,
+    outbox,
+    posting,
+    realtime,
+    users,
+)
+from tocsin.http.context import Context
+from tocsin.http.correlation import Correlation, Measures
+from tocsin.http.endpoint import Endpoint, answer
+from tocsin.http.openapi import document
+from tocsin.http.refusals import answer_to, from_exception
+
+_RESOURCES: Final = (
+    posting,
+    notifications,
+    events,
+    deliveries,
+    users,
+    keys,
+    callbacks,
+    realtime,
+    operations,
+    documentation,
+)
+
+
+def build(context: Context, extra: Sequence[Route] = ()) -> Starlette:
+    """The application. `extra` are routes of pages, which no document describes."""
+    application = Starlette(
+        routes=[*(_route(endpoint, context) for endpoint in endpoints(context)), *extra],
+        middleware=[Middleware(Correlation, measures=Measures(context.registry))],
+        exception_handlers={TocsinError: _refuse, HTTPException: _refuse},
+    )
+    # A path with a slash too many is not another name of the right one.
+    application.router.redirect_slashes = False
+    application.state.described = cache(lambda: document(endpoints(context), context.settings, version("tocsin")))
+    return application
+
+
+def endpoints(context: Context) -> list[Endpoint]:
+    """Everything that is served, in the order in which paths are tried."""
+    found = [endpoint for resource in _RESOURCES for endpoint in resource.ENDPOINTS]
+    return found + list(outbox.ENDPOINTS) if context.outbox is not None else found
+
+
+def _route(endpoint: Endpoint, context: Context) -> Route:
+    return Route(endpoint.path, _serve(endpoint, context), methods=[endpoint.method], name=endpoint.handler.__name__)
+
+
+def _serve(endpoint: Endpoint, context: Context) -> Callable[[Request], Awaitable[Response]]:
+    async def serve(request: Request) -> Response:
+        return await answer(endpoint, context, request)
+
+    return serve
+
+
+async def _refuse(request: Request, error: Exception) -> Response:
+    headers = error.headers if isinstance(error, HTTPException) else None
+    return answer_to(from_exception(error), request.state.cid, headers)

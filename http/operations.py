@@ -1,0 +1,129 @@
+"""For those who run Tocsin: is it alive, is it ready, what are its figures."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from typing import Final, Literal
+
+from loguru import logger
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.responses import Response
+
+from tocsin.domain.delivery import Channel
+from tocsin.domain.errors import TocsinError, Unavailable
+from tocsin.http.caller import PUBLIC, VIEWERS
+from tocsin.http.endpoint import Call, Endpoint
+from tocsin.http.problems import AUTHENTICATION, AWAY, FORBIDDEN, NOT_READY, Problem
+from tocsin.http.shapes import Answer, NoQuery
+
+_PROBE_S: Final = 2.0
+
+
+class Health(Answer):
+    """The process answers."""
+
+    status: Literal["OK"] = "OK"
+
+
+class ChannelState(Answer):
+    """Who carries a channel, and whether it can."""
+
+    provider: str
+    configured: bool
+
+
+class Readiness(Answer):
+    """READY, or DEGRADED while one of the two stores is away and the other takes events meanwhile."""
+
+    status: Literal["READY", "DEGRADED"]
+    parts: dict[str, str]
+    channels: dict[Channel, ChannelState]
+
+
+async def get_health(call: Call[None, NoQuery]) -> Health:
+    """Whether the process answers at all; asks nothing else."""
+    return Health()
+
+
+async def get_ready(call: Call[None, NoQuery]) -> Readiness:
+    """Whether events can be taken, and which part is not ready."""
+    store = call.context.store
+    redis, postgres = await asyncio.gather(_state(store.ping()), _state(store.postgres.ping()))
+    parts = {"redis": redis, "postgres": postgres}
+    if redis != "ready" and postgres != "ready":
+        raise Problem(NOT_READY, retry_after_s=2, more={"parts": parts})
+    if postgres != "ready" and not store.redis_is_durable:
+        raise Problem(
+            NOT_READY,
+            "Postgres is away and Redis does not keep what it is told.",
+            retry_after_s=2,
+            more={"parts": parts},
+        )
+    whole = redis == postgres == "ready"
+    channels = {
+        channel: ChannelState(provider=carrier.provider, configured=carrier.configured)
+        for channel, carrier in call.context.carriers.items()
+    }
+    return Readiness(status="READY" if whole else "DEGRADED", parts=parts, channels=channels)
+
+
+async def get_metrics(call: Call[None, NoQuery]) -> Response:
+    """The figures of this process and of storage, for Prometheus. Whether a key is needed is a setting."""
+    context = call.context
+    if not context.settings.metrics.public:
+        caller = await context.authenticator.authenticate(call.request.headers.get("authorization"))
+        if caller.role not in VIEWERS:
+            raise Problem(FORBIDDEN)
+    if context.refresh is not None:
+        try:
+            await context.refresh()
+        except Unavailable as error:
+            logger.debug("the gauges of storage are old: {}", error)
+    return Response(generate_latest(context.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+async def _state(probe: Awaitable[None]) -> str:
+    try:
+        await asyncio.wait_for(probe, _PROBE_S)
+    except TimeoutError:
+        return "does not answer in time"
+    except TocsinError as error:
+        return str(error)
+    return "ready"
+
+
+ENDPOINTS: Final = (
+    Endpoint(
+        method="GET",
+        path="/health",
+        handler=get_health,
+        summary="Whether the process answers",
+        tag="operations",
+        who=PUBLIC,
+        query=None,
+        answer=Health,
+    ),
+    Endpoint(
+        method="GET",
+        path="/ready",
+        handler=get_ready,
+        summary="Whether events can be taken",
+        tag="operations",
+        who=PUBLIC,
+        query=None,
+        answer=Readiness,
+        problems=(NOT_READY,),
+    ),
+    Endpoint(
+        method="GET",
+        path="/metrics",
+        handler=get_metrics,
+        summary="Figures for Prometheus",
+        tag="operations",
+        who=PUBLIC,
+        query=None,
+        media_type="text/plain",
+        problems=(*AUTHENTICATION, FORBIDDEN, *AWAY),
+    ),
+)

@@ -1,0 +1,262 @@
+"""Posting events: `POST /api/notifications`, and up to a thousand at once through `/bulk`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import Any, Final
+from uuid import UUID
+
+from tocsin.domain import ids
+from tocsin.domain.errors import Conflict, InvalidInput, RedisAway, Unavailable
+from tocsin.domain.event import Recipient
+from tocsin.domain.posting import Origin, Posting, Rejected, compose, screen
+from tocsin.http.caller import SENDERS
+from tocsin.http.context import Context
+from tocsin.http.endpoint import Call, Endpoint
+from tocsin.http.idempotency import REPLAYED, idempotency_of
+from tocsin.http.posting_shapes import (
+    Addressed,
+    BulkItem,
+    BulkNotifications,
+    BulkPosted,
+    Durability,
+    Posted,
+    PostNotification,
+    RejectedRecipient,
+)
+from tocsin.http.problems import (
+    BAD_USER_ID,
+    NO_RECIPIENTS,
+    NO_STEPS,
+    NOTHING_ACCEPTED,
+    TOO_MANY,
+    UNAVAILABLE,
+    UNKNOWN_CHANNEL,
+    UNKNOWN_POLICY,
+    UNKNOWN_PRIORITY,
+    UNKNOWN_STRATEGY,
+    Problem,
+)
+from tocsin.http.refusals import from_exception
+from tocsin.http.shapes import NoQuery
+
+SHOWN_NOTIFICATIONS: Final = 100
+"""How many of an event's notifications the answer names."""
+
+# Checking a phone number or an address takes some 30 µs each, so a long list is checked beside the event loop.
+_CHECKED_AT_ONCE: Final = 200
+_BULK_AT_ONCE: Final = 64
+
+POSTING_PROBLEMS: Final = (
+    NO_RECIPIENTS,
+    TOO_MANY,
+    NO_STEPS,
+    UNKNOWN_CHANNEL,
+    UNKNOWN_POLICY,
+    UNKNOWN_PRIORITY,
+    UNKNOWN_STRATEGY,
+    BAD_USER_ID,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class People:
+    """Whom an event is for, once looked at: `named` are those without a wrong detail, the unknown among them."""
+
+    named: Sequence[Recipient]
+    unknown: frozenset[str]
+    rejected: Sequence[Rejected]
+
+    @property
+    def good(self) -> list[Recipient]:
+        """Those who are notified."""
+        return [person for person in self.named if person.id not in self.unknown]
+
+    @property
+    def unknown_ids(self) -> list[str]:
+        """Those who are not, in the order of the request."""
+        return [person.id for person in self.named if person.id in self.unknown]
+
+
+async def people_of(context: Context, body: PostNotification) -> People:
+    """The recipients of a request without duplicates. Raises Problem when there are too many or none is left."""
+    most = context.settings.limits.recipients
+    if len(body.recipient_ids) + len(body.recipients) > most:
+        raise Problem(TOO_MANY, f"More than {most} recipients in one request.", field="/recipientIds")
+    given = [Recipient(**person.model_dump(exclude_none=True)) for person in body.recipients]
+    inline = [person for person in given if person.inline]
+    check = asyncio.to_thread(screen, inline) if len(inline) > _CHECKED_AT_ONCE else None
+    good, rejected = await check if check else screen(inline)
+    settled = {person.id for person in inline}
+    named = [person.id for person in given] + list(body.recipient_ids)
+    asked = [user for user in dict.fromkeys(named) if user not in settled]
+    unknown = await context.known_users.unknown(asked)
+    people = People([*good, *(Recipient(id=user) for user in asked)], frozenset(unknown), rejected)
+    if not people.good:
+        raise Problem(NO_RECIPIENTS, field="/recipientIds", more=_left_out(people))
+    return people
+
+
+async def post_one(call: Call[Any, Any], body: PostNotification, *, place: str = "") -> tuple[Posted, bool]:
+    """Accepts one event; also says whether the answer is a repetition. `place` tells the events of one bulk request
+    apart. Raises Problem, InvalidInput, Conflict and Unavailable."""
+    people = await people_of(call.context, body)
+    now_ms = time.time_ns() // 1_000_000
+    identifier = ids.event_id(now_ms, os.urandom(10))
+    event = compose(
+        _posting_of(body),
+        Origin(identifier, now_ms, call.caller.name, call.cid),
+        call.context.settings,
+        recipient_count=len(people.good),
+        unknown_ids=people.unknown_ids,
+    )
+    # Little is kept for a repetition: the rest of the answer follows from the body, which is the same.
+    kept = {"id": str(identifier), "unknownIds": people.unknown_ids}
+    taken = await call.context.store.accept(event, people.good, idempotency_of(call, place, kept))
+    if taken.replay is not None:
+        return _posted_earlier(taken.replay, people), True
+    return _posted(identifier, people, taken.durability), False
+
+
+async def post_notification(call: Call[PostNotification, NoQuery]) -> Posted:
+    """The event is stored before the answer. A recipient with a wrong number or address, or an unknown id, does not
+    stop the others: it is listed in the answer."""
+    posted, replayed = await post_one(call, call.body)
+    if replayed:
+        call.headers[REPLAYED] = "true"
+    return posted
+
+
+async def post_bulk(call: Call[BulkNotifications, NoQuery]) -> BulkPosted:
+    """Each event is accepted or refused on its own; the results stand in the order of the request. Repeated with its
+    Idempotency-Key, a request does only what was not done."""
+    bodies = call.body.notifications
+    most = call.context.settings.limits.bulk
+    if len(bodies) > most:
+        raise Problem(TOO_MANY, f"More than {most} events in one request.", field="/notifications")
+    async with _only_one(call):
+        gate = asyncio.Semaphore(_BULK_AT_ONCE)
+        items = await asyncio.gather(*(_post_item(call, gate, index, body) for index, body in enumerate(bodies)))
+    results = tuple(item for item, _ in items)
+    accepted = sum(item.success for item in results)
+    if not accepted:
+        raise _nothing_accepted(results)
+    if all(replayed for item, replayed in items if item.success):
+        call.headers[REPLAYED] = "true"
+    return BulkPosted(success=True, accepted=accepted, refused=len(results) - accepted, results=results)
+
+
+@asynccontextmanager
+async def _only_one(call: Call[Any, Any]) -> AsyncIterator[None]:
+    """Holds the key of a bulk request while it runs, so that it does not run twice at once. Each event has a key of its
+    own beside it, which holds in Postgres too."""
+    given = idempotency_of(call, ":bulk", {})
+    if given is None:
+        yield
+        return
+    repeats = call.context.store.repeats
+    with suppress(RedisAway):
+        await repeats.begin(given)
+    try:
+        yield
+    except BaseException:
+        with suppress(RedisAway):
+            await repeats.abandon(given)
+        raise
+    with suppress(RedisAway):
+        await repeats.finish(given, {})
+
+
+async def _post_item(
+    call: Call[Any, Any], gate: asyncio.Semaphore, index: int, body: PostNotification
+) -> tuple[BulkItem, bool]:
+    async with gate:
+        try:
+            posted, replayed = await post_one(call, body, place=f":bulk:{index}")
+        except (Problem, InvalidInput, Conflict, Unavailable) as error:
+            problem = from_exception(error)
+            status = problem.kind.status
+            return BulkItem(index=index, success=False, status=status, problem=problem.as_json()), False
+    return BulkItem(index=index, success=True, status=202, result=posted), replayed
+
+
+def _nothing_accepted(results: Sequence[BulkItem]) -> Problem:
+    away = all(item.status == 503 for item in results)
+    more = {"results": [item.model_dump(mode="json") for item in results]}
+    return Problem(UNAVAILABLE, retry_after_s=5, more=more) if away else Problem(NOTHING_ACCEPTED, more=more)
+
+
+def _posting_of(body: PostNotification) -> Posting:
+    return Posting(
+        type=body.type,
+        message=body.message,
+        title=body.title,
+        metadata=body.metadata or {},
+        channels=body.channels,
+        strategy=body.delivery_strategy,
+        priority=body.notification_priority,
+        policy=body.policy,
+    )
+
+
+def _posted(event: UUID, people: People, durability: str) -> Posted:
+    good = people.good
+    return Posted(
+        id=event,
+        recipient_count=len(good),
+        durability=Durability(durability),
+        notifications=tuple(
+            Addressed(recipient_id=person.id, id=ids.notification_id(event, person.id))
+            for person in good[:SHOWN_NOTIFICATIONS]
+        ),
+        unknown_ids=tuple(people.unknown_ids),
+        rejected_recipients=tuple(
+            RejectedRecipient(id=person.id, code=person.code, field=person.field) for person in people.rejected
+        ),
+    )
+
+
+def _posted_earlier(kept: Mapping[str, Any], people: People) -> Posted:
+    """The answer of the first request: who was unknown then is so in it, whoever is known now."""
+    then = replace(people, unknown=frozenset(kept.get("unknownIds", people.unknown)))
+    return _posted(UUID(kept["id"]), then, kept.get("durability", Durability.POSTGRES))
+
+
+def _left_out(people: People) -> dict[str, Any]:
+    rejected = [{"id": person.id, "code": person.code, "field": person.field} for person in people.rejected]
+    return {"unknownIds": people.unknown_ids, "rejectedRecipients": rejected}
+
+
+ENDPOINTS: Final = (
+    Endpoint(
+        method="POST",
+        path="/api/notifications",
+        handler=post_notification,
+        summary="Post an event",
+        tag="notifications",
+        who=SENDERS,
+        body=PostNotification,
+        answer=Posted,
+        status=202,
+        problems=POSTING_PROBLEMS,
+        idempotent=True,
+    ),
+    Endpoint(
+        method="POST",
+        path="/api/notifications/bulk",
+        handler=post_bulk,
+        summary="Post up to 1,000 events",
+        tag="notifications",
+        who=SENDERS,
+        body=BulkNotifications,
+        answer=BulkPosted,
+        status=202,
+        problems=(*POSTING_PROBLEMS, NOTHING_ACCEPTED),
+        idempotent=True,
+    ),
+)

@@ -1,0 +1,119 @@
+"""What posting takes and answers."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any, ClassVar, Literal
+from uuid import UUID
+
+from pydantic import Field, JsonValue, StringConstraints
+
+from tocsin.domain.delivery import Channel
+from tocsin.domain.plan import Priority, Strategy
+from tocsin.http.shapes import Answer, Asked, EventType, Line, Locale, Text, UserId, limited
+
+Contact = Annotated[str, StringConstraints(min_length=1, max_length=320)]
+
+
+class InlineRecipient(Asked):
+    """A person with contact details that count for this event only."""
+
+    id: UserId
+    email: Contact | None = None
+    phone: Contact | None = None
+    name: Annotated[Line, StringConstraints(max_length=200)] | None = None
+    locale: Locale | None = None
+    timezone: Contact | None = None
+
+
+class PostNotification(Asked):
+    """An event to be told to people."""
+
+    later: ClassVar[frozenset[str]] = frozenset(
+        {
+            "topics",
+            "segment",
+            "filters",
+            "template",
+            "data",
+            "sendAt",
+            "schedule",
+            "cron",
+            "offPeak",
+            "key",
+            "signature",
+        }
+    )
+
+    type: EventType
+    message: Text = Field(json_schema_extra=limited("message"))
+    title: Line | None = Field(None, json_schema_extra=limited("title"))
+    recipient_ids: tuple[UserId, ...] = Field((), json_schema_extra=limited("recipients"))
+    recipients: tuple[InlineRecipient, ...] = Field((), json_schema_extra=limited("recipients"))
+    channels: Annotated[tuple[Channel, ...], Field(min_length=1, max_length=20)] | None = None
+    delivery_strategy: Strategy | None = None
+    notification_priority: Priority | None = None
+    policy: Annotated[Line, StringConstraints(max_length=100)] | None = None
+    metadata: dict[str, JsonValue] | None = None
+
+
+class BulkNotifications(Asked):
+    """Events that are posted together; each is accepted or refused on its own."""
+
+    later: ClassVar[frozenset[str]] = PostNotification.later
+
+    notifications: Annotated[tuple[PostNotification, ...], Field(min_length=1, json_schema_extra=limited("bulk"))]
+
+
+class Addressed(Answer):
+    """One person's notification."""
+
+    recipient_id: str
+    id: UUID
+
+
+class RejectedRecipient(Answer):
+    """A recipient that was left out, and why."""
+
+    id: str
+    code: str
+    field: str
+
+
+class Durability(StrEnum):
+    """Where the event lies now; what is in Redis alone goes to Postgres when it is back."""
+
+    POSTGRES = "postgres"
+    REDIS = "redis"
+
+
+class Posted(Answer):
+    """The event was accepted."""
+
+    success: Literal[True] = True
+    message: str = "Notification queued for delivery"
+    id: UUID
+    recipient_count: int
+    durability: Durability
+    notifications: tuple[Addressed, ...]
+    unknown_ids: tuple[str, ...]
+    rejected_recipients: tuple[RejectedRecipient, ...]
+
+
+class BulkItem(Answer):
+    """What became of one event of a bulk request, by its place in it."""
+
+    index: int
+    success: bool
+    status: int
+    result: Posted | None = None
+    problem: dict[str, Any] | None = None
+
+
+class BulkPosted(Answer):
+    """What became of each event."""
+
+    success: bool
+    accepted: int
+    refused: int
+    results: tuple[BulkItem, ...]
