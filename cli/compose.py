@@ -201,7 +201,7 @@ def servers(settings: Settings, *, ephemeral: bool = False) -> Iterator[Settings
 
 
 def _listen(settings: Settings) -> socket.socket:
-    config = uvicorn.Config("", host=settings.http.host, port=settings.http.port)
+    config = uvicorn.Config("", host=settings.http.host, port=settings.http.port, log_config=None)
     return config.bind_socket()
 
 
