@@ -24,7 +24,7 @@ _SLOW: Final = _CONFLICTS | {"57014", "55P03", "25P03", "25P04"}
 _AWAY: Final = frozenset({"25006", "42P01", "42703", "42883"})
 # Connection, authentication, resources, an operator's intervention, system errors, a database or schema not there.
 _AWAY_CLASSES: Final = ("08", "28", "53", "57", "58", "3D", "3F")
-_REFUSED_CLASSES: Final = ("22", "23", "54")
+_REFUSED_CLASSES: Final = ("21", "22", "23", "54")
 
 
 class Refused(TocsinError):

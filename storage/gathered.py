@@ -1,10 +1,10 @@
 """Journal entries as rows: what belongs to one row is merged before Postgres sees it. Pure; raises Refused for facts
 that make no sense."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
-from uuid import UUID
 
 from tocsin.domain.delivery import Channel, Fact, History, Status, key, merge
 from tocsin.domain.event import Event, EventStatus, Recipient
@@ -12,6 +12,8 @@ from tocsin.storage.accepted_rows import Accepted, Idempotency
 from tocsin.storage.database import Refused
 
 _TEXTS: Final = ("reason", "provider", "provider_id", "word", "code", "message", "price", "address", "cid")
+_is_uuid: Final = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}").fullmatch
+_CHANNELS: Final = {str(channel): channel for channel in Channel}
 _NUMBERS: Final = ("due", "segments", "attempts")
 
 
@@ -119,15 +121,27 @@ def _cancelled(rows: Gathered, fact: Mapping[str, Any]) -> None:
 
 def _routed(rows: Gathered, fact: Mapping[str, Any]) -> None:
     event, at_ms, cid = _id(fact["e"]), int(fact["at"]), fact["cid"]
-    for identifier, user, listed_ms, deliveries in fact["n"]:
+    # Deliveries that began alike share one history, which is never changed in place (incoming.py).
+    begun: dict[tuple[str, str | None], History] = {}
+    for identifier, user, listed_ms, steps in fact["n"]:
         note = _notification(rows, identifier, user)
         note.event, note.cid, note.routed_ms = event, cid, _least(note.routed_ms, at_ms)
         if listed_ms:
-            note.listed_ms = _least(note.listed_ms, int(listed_ms))
-        for step, channel, status, reason, address, scheduled_ms in deliveries:
-            told: Fact = {"at": at_ms, "reason": reason} if reason else {"at": at_ms}
-            row = _delivery(rows, identifier, step, channel, {key(1, Status(status)): told})
-            row.event, row.user, row.address, row.scheduled_ms = event, user, address, int(scheduled_ms)
+            note.listed_ms = _least(note.listed_ms, listed_ms)
+        for step, channel, status, reason, address, scheduled_ms in steps:
+            history = begun.get((status, reason))
+            if history is None:
+                history = begun[status, reason] = _begun(status, reason, at_ms)
+            row = Delivery(_CHANNELS[channel], history, event, user, address, scheduled_ms)
+            place = identifier, int(step)
+            known = rows.deliveries.setdefault(place, row)
+            if known is not row:
+                row.history = merge((known.history, history))
+                rows.deliveries[place] = row
+
+
+def _begun(status: str, reason: str | None, at_ms: int) -> History:
+    return {key(1, Status(status)): {"at": at_ms, "reason": reason} if reason else {"at": at_ms}}
 
 
 def _moved(rows: Gathered, fact: Mapping[str, Any]) -> None:
@@ -179,7 +193,7 @@ def _notification(rows: Gathered, identifier: str, user: str) -> Notification:
 def _delivery(rows: Gathered, notification: str, step: int, channel: str, history: History) -> Delivery:
     row = rows.deliveries.get((notification, step))
     if row is None:
-        row = rows.deliveries[_id(notification), int(step)] = Delivery(Channel(channel), history)
+        row = rows.deliveries[_id(notification), int(step)] = Delivery(_CHANNELS[channel], history)
     else:
         row.history = merge((row.history, history))
     return row
@@ -201,7 +215,7 @@ def _fact(at_ms: int, detail: Mapping[str, Any]) -> Fact:
 
 def _id(text: str) -> str:
     """`text`, if it is a UUID in its usual form. Raises ValueError."""
-    if str(UUID(text)) != text:
+    if not _is_uuid(text):
         raise ValueError("not a UUID in its usual form")
     return text
 

@@ -3,24 +3,14 @@
 from typing import Final
 
 from tocsin.storage.accepted_rows import COLUMNS, ON_CONFLICT
+from tocsin.storage.copying import Target
 
-INCOMING: Final = """
-create temporary table if not exists incoming_notifications (
-  id uuid, event_id uuid, user_id text, cid text, routed_ms bigint, listed_ms bigint, read_ms bigint
-) on commit delete rows;
-create temporary table if not exists incoming_deliveries (
-  id uuid, notification_id uuid, event_id uuid, user_id text, step integer, channel text, status text, reason text,
-  attempt_count integer, max_attempts integer, address text, scheduled_ms bigint, queued_ms bigint,
-  last_attempted_ms bigint, next_attempt_ms bigint, sent_ms bigint, delivered_ms bigint, provider text,
-  provider_id text, provider_status text, error_code text, error_message text, price text, segments integer,
-  history jsonb
-) on commit delete rows
-"""
-
-NOTIFICATIONS: Final = """
+NOTIFICATIONS: Final = Target(
+    "notifications",
+    "id, event_id, user_id, cid, routed_at, listed_at, read_at",
+    """
 insert into notifications as known (id, event_id, user_id, cid, routed_at, listed_at, read_at)
-select id, event_id, user_id, cid, tocsin_time(routed_ms), tocsin_time(listed_ms), tocsin_time(read_ms)
-from incoming_notifications order by id
+select id, event_id, user_id, cid, routed_at, listed_at, read_at from incoming_notifications
 on conflict (id) do update set
   event_id = coalesce(known.event_id, excluded.event_id),
   cid = coalesce(known.cid, excluded.cid),
@@ -31,23 +21,25 @@ where (known.event_id is null and excluded.event_id is not null)
   or least(known.routed_at, excluded.routed_at) is distinct from known.routed_at
   or least(known.listed_at, excluded.listed_at) is distinct from known.listed_at
   or least(known.read_at, excluded.read_at) is distinct from known.read_at
-"""
+""",
+)
 
 _SHOWN: Final = (
     "status, reason, attempt_count, max_attempts, queued_at, last_attempted_at, next_attempt_at, sent_at, delivered_at,"
     " provider, provider_id, provider_status, error_code, error_message, price, segments"
 )
 
+_DELIVERY: Final = f"id, notification_id, event_id, user_id, step, channel, scheduled_for, address, {_SHOWN}, history"
+
 # What a row shows is made anew of the merged history. An address that the history does not tell is the plan's. A fact
-# that is known already leaves the row alone.
-DELIVERIES: Final = f"""
-insert into deliveries as known (id, notification_id, event_id, user_id, step, channel, address, scheduled_for,
-  {_SHOWN}, history)
-select id, notification_id, event_id, user_id, step, channel, address, tocsin_time(scheduled_ms),
-  status, reason, attempt_count, max_attempts, tocsin_time(queued_ms), tocsin_time(last_attempted_ms),
-  tocsin_time(next_attempt_ms), tocsin_time(sent_ms), tocsin_time(delivered_ms),
-  provider, provider_id, provider_status, error_code, error_message, price, segments, history
-from incoming_deliveries order by id
+# that is known already leaves the row alone. The temporary table is read in the order in which it was written, by key,
+# so that persisters that work on the same rows never wait for each other in a circle.
+DELIVERIES: Final = Target(
+    "deliveries",
+    _DELIVERY,
+    f"""
+insert into deliveries as known ({_DELIVERY})
+select {_DELIVERY} from incoming_deliveries
 on conflict (id) do update set
   event_id = coalesce(known.event_id, excluded.event_id),
   user_id = coalesce(known.user_id, excluded.user_id),
@@ -59,7 +51,8 @@ on conflict (id) do update set
       tocsin_shown(merged.history) as shown
   )
 where (known.history || excluded.history) <> known.history or (known.event_id is null and excluded.event_id is not null)
-"""  # noqa: S608  # made of constants
+""",  # noqa: S608  # made of constants
+)
 
 ACCEPTED: Final = f"insert into events ({', '.join(COLUMNS)}) values %s {ON_CONFLICT}"  # noqa: S608  # of constants
 ACCEPTED_VALUES: Final = "(" + "%s, " * (len(COLUMNS) - 1) + "tocsin_time(%s))"

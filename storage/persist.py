@@ -1,22 +1,20 @@
 """Facts into Postgres: a batch of journal entries is one transaction, and applying it again changes nothing (F6).
 
-Rows go by COPY into a temporary table and from there by INSERT … ON CONFLICT, sorted by key, so that persisters that
-work on the same rows wait for each other instead of blocking each other. Called by actors/persist.py.
+Rows are written table by table, sorted by key, so that persisters that work on the same rows wait for each other
+instead of blocking each other. Called by actors/persist.py.
 """
 
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
-from uuid import UUID
 
 from psycopg2.extras import execute_values
 
-from tocsin.domain import ids
-from tocsin.domain.shown import shown
 from tocsin.storage import accepted_rows, merging
-from tocsin.storage.copying import copy_in, field, number
+from tocsin.storage.copying import put
 from tocsin.storage.database import Refused, cursor
-from tocsin.storage.gathered import Callback, Delivery, EventProgress, Gathered, Notification, gather
+from tocsin.storage.gathered import Callback, EventProgress, Gathered, gather
+from tocsin.storage.incoming import delivery_lines, keyed, notification_lines
 from tocsin.storage.transactions import in_transaction
 
 __all__ = ["Refused", "refuse", "store"]
@@ -48,15 +46,14 @@ def _write(rows: Gathered) -> None:
         if rows.events:
             values = [_event_values(identifier, row) for identifier, row in sorted(rows.events.items())]
             execute_values(query, merging.EVENTS, values, template=merging.EVENT_VALUES)
-        if rows.notifications or rows.deliveries:
-            query.execute(merging.INCOMING)
         if rows.notifications:
-            notes = sorted(rows.notifications.items())
-            copy_in(query, "incoming_notifications", (_notification_line(*item) for item in notes))
-            query.execute(merging.NOTIFICATIONS)
+            notes = rows.notifications
+            new = all(row.event is not None for row in notes.values())
+            put(query, merging.NOTIFICATIONS, lambda: notification_lines(notes), new=new)
         if rows.deliveries:
-            copy_in(query, "incoming_deliveries", sorted(_delivery_line(*item) for item in rows.deliveries.items()))
-            query.execute(merging.DELIVERIES)
+            made = keyed(rows.deliveries)
+            new = all(row.event is not None for row in rows.deliveries.values())
+            put(query, merging.DELIVERIES, lambda: delivery_lines(made), new=new)
         if rows.callbacks:
             values = [_callback_values(rows.callbacks[place]) for place in sorted(rows.callbacks)]
             execute_values(query, merging.CALLBACKS, values, template=merging.CALLBACK_VALUES)
@@ -82,45 +79,6 @@ def _event_values(identifier: str, row: EventProgress) -> tuple[Any, ...]:
 
 def _callback_values(told: Callback) -> tuple[Any, ...]:
     return (told.provider, told.id, told.at_ms, told.cid, _json(told.raw))
-
-
-def _notification_line(identifier: str, row: Notification) -> str:
-    times = (number(row.routed_ms), number(row.listed_ms), number(row.read_ms))
-    return "\t".join((identifier, field(row.event), field(row.user), field(row.cid), *times))
-
-
-def _delivery_line(place: tuple[str, int], row: Delivery) -> str:
-    notification, step = place
-    told = shown(row.history)
-    return "\t".join(
-        (
-            str(ids.delivery_id(UUID(notification), step, row.channel)),
-            notification,
-            field(row.event),
-            field(row.user),
-            str(step),
-            row.channel,
-            told.status,
-            field(told.reason),
-            str(told.attempt_count),
-            number(told.max_attempts),
-            field(told.address or row.address),
-            number(row.scheduled_ms),
-            number(told.queued_ms),
-            number(told.last_attempted_ms),
-            number(told.next_attempt_ms),
-            number(told.sent_ms),
-            number(told.delivered_ms),
-            field(told.provider),
-            field(told.provider_id),
-            field(told.provider_status),
-            field(told.error_code),
-            field(told.error_message),
-            field(told.price),
-            number(told.segments),
-            field(json.dumps(row.history, ensure_ascii=False, separators=(",", ":"))),
-        )
-    )
 
 
 def _json(value: Any) -> str | None:

@@ -14,9 +14,10 @@ language sql immutable parallel safe as $$
   ), '{}') end
 $$;
 
+-- Exact to the millisecond; of what adds intervals to times nothing is immutable, so it could not be inlined.
 create function tocsin_time(ms bigint) returns timestamptz
 language sql immutable parallel safe as $$
-  select timestamptz 'epoch' + ms * interval '1 millisecond'
+  select to_timestamp(ms::double precision / 1000)
 $$;
 
 -- The place of a status among those of one attempt; a later one supersedes an earlier one.
