@@ -11,10 +11,12 @@ from loguru import logger
 
 from tocsin.actors import queues
 from tocsin.domain.errors import Unavailable
-from tocsin.storage import queries, users
+from tocsin.storage import idempotency, queries, users
 from tocsin.storage.store import Store
 
 _SWEEP_S = 5
+_FORGET_S = 600
+_MOST_FORGOTTEN = 5_000
 _UNSTARTED_AFTER_MS = 5_000
 _MOST_SWEPT = 200
 _PAGE = 1_000
@@ -36,6 +38,7 @@ class Jobs:
             (self._say_alive, _SWEEP_S),
             (self._enter_unstarted, _SWEEP_S),
             (self._mirror_opt_outs, _SWEEP_S),
+            (self._forget_idempotency_keys, _FORGET_S),
         ):
             self._scheduler.add_job(_quietly(job), "interval", seconds=every_s)
         self._scheduler.start()
@@ -55,11 +58,16 @@ class Jobs:
         async with self._store.lock("enter_unstarted", limit_s=60) as mine:
             if not mine:
                 return
-            unstarted = await self._store.postgres.call(queries.unfinished_events, _UNSTARTED_AFTER_MS, _MOST_SWEPT)
+            unstarted = await self._store.postgres.call(
+                queries.unfinished_events, _UNSTARTED_AFTER_MS, _MOST_SWEPT, started=False
+            )
             for event, recipients in unstarted:
                 if await self._store.flights.accept(event, recipients, None):
                     await self._store.calls.put(queues.FAN_OUT, "fan_out", str(event.id))
                     logger.info("event {} was stored and not started; it starts now", event.id)
+
+    async def _forget_idempotency_keys(self) -> None:
+        await self._store.postgres.call(idempotency.forget_old, _MOST_FORGOTTEN)
 
     async def _mirror_opt_outs(self) -> None:
         """Copies what everybody switched off to Redis, once in the life of a Redis."""

@@ -132,9 +132,12 @@ class Runtime:
 
     async def _stop_watching(self) -> None:
         self._jobs.stop()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        pending = set(self._tasks)
+        while pending:
+            # More than once: a cancellation that meets an answer of Redis in the same step is lost in the client.
+            for task in pending:
+                task.cancel()
+            _, pending = await asyncio.wait(pending, timeout=0.2)
 
     async def _close_lanes(self, limit_s: float) -> None:
         await asyncio.gather(*(lane.close(limit_s) for lane in self._lanes.values()))

@@ -16,7 +16,7 @@ def with_credentials(settings: Settings) -> Settings:
     if auth.admin_key is None:
         given["auth.admin_key"], made = _kept(settings.data.dir / "admin_key", "tk_admin_" + secrets.token_urlsafe(24))
         if made:
-            print(f"\nadmin key, shown once: {given['admin_key']}\n", file=sys.stderr, flush=True)  # noqa: T201
+            print(f"\nadmin key, shown once: {given['auth.admin_key']}\n", file=sys.stderr, flush=True)  # noqa: T201
     if auth.jwt_secret is None and auth.jwt_public_key is None:
         given["auth.jwt_secret"], _ = _kept(settings.data.dir / "jwt_secret", secrets.token_urlsafe(48))
     return settings.with_values(given)

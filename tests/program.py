@@ -72,7 +72,8 @@ class Program:
 
         def look() -> bool:
             assert self.process is not None
-            assert self.process.poll() is None, f"it ended:\n{self.log.read_text()}"
+            if self.process.poll() is not None:
+                raise RuntimeError(f"it ended with {self.process.returncode}:\n{self.log.read_text()[-5000:]}")
             if self.arguments[0] == "actors":
                 return "ready" in self.log.read_text()
             return httpx.get(f"{self.url}/ready", timeout=2).status_code == 200
