@@ -14,9 +14,10 @@ from uuid import uuid4
 
 import firebase_admin
 import requests
-from firebase_admin import credentials, exceptions, messaging
+from firebase_admin import exceptions, messaging
 from google.auth.exceptions import GoogleAuthError
 from google.auth.transport.requests import Request
+from google.oauth2 import service_account
 
 from tocsin.channels.contract import BuildContext, Message, Outcome, OutcomeKind
 from tocsin.channels.fcm import SECTION, FcmSettings
@@ -29,6 +30,7 @@ from tocsin.domain.errors import SettingError
 from tocsin.domain.plan import Priority
 from tocsin.domain.text import fit_characters, one_line, plain
 
+_SCOPES: Final = ("https://www.googleapis.com/auth/firebase.messaging",)
 _BATCH: Final = 500
 """FCM's own limit of one call."""
 _FEWEST_THREADS: Final = 16
@@ -51,12 +53,14 @@ class FcmSender:
         self._context = context
         self._private = tuple(filter(None, (settings.client_email, settings.private_key)))
         threads = max(settings.concurrency, _FEWEST_THREADS)
-        self._app = _app(settings)
+        self._credential = _credentials(settings)
+        self._app = _app(settings, self._credential)
         self._service = _service(self._app, settings, threads)
         self._sign_in_session = requests.Session()
         prepare(self._sign_in_session, settings.base_url, connections=1, timeout_s=self.timeout_s)
         self._signing_in = threading.Lock()
         self._threads = Threads(threads, "fcm")
+        self._closed = False
 
     async def send(self, message: Message) -> Outcome:
         tokens = tuple(dict.fromkeys(filter(None, message.tokens or (message.address,))))
@@ -78,9 +82,13 @@ class FcmSender:
             raise SettingError(f"{SECTION}: Firebase does not accept these credentials: {outcome.message}")
 
     async def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
         self._threads.close()
         self._sign_in_session.close()
-        self._service._client.close()  # the SDK closes only its asynchronous client
+        # The SDK closes only its asynchronous client.
+        self._service._client.session.close()
         # Deleting an app runs an event loop of its own, which only another thread can.
         await asyncio.to_thread(firebase_admin.delete_app, self._app)
 
@@ -101,14 +109,10 @@ class FcmSender:
             return replace(not_begun(error), message="no access token from Google") if status else not_begun(error)
         return None
 
-    @property
-    def _credential(self) -> Any:
-        return self._app.credential.get_credential()
-
     def _refresh(self) -> None:
         with self._signing_in:
             if not self._credential.valid:
-                self._credential.refresh(Request(self._sign_in_session))
+                self._credential.refresh(Request(self._sign_in_session))  # type: ignore[no-untyped-call]
 
     async def _send_one(self, message: Message, token: str, ends_s: float) -> Answer:
         push = self._push(message, token)
@@ -158,22 +162,37 @@ class FcmSender:
         }
 
 
-def _app(settings: FcmSettings) -> Any:
+class _Credentials(service_account.Credentials):
+    """Asks for access tokens and nothing else. Google's own would also ask iamcredentials.googleapis.com, in a thread
+    that nothing waits for, where the account may act: even when base_url keeps everything else on this machine."""
+
+    def before_request(self, request: Any, method: str, url: str, headers: Any) -> None:
+        if not self.valid:
+            self.refresh(request)  # type: ignore[no-untyped-call]
+        self.apply(headers)  # type: ignore[no-untyped-call]
+
+
+def _credentials(settings: FcmSettings) -> _Credentials:
+    info = {
+        "type": "service_account",
+        "project_id": settings.project_id,
+        # An environment variable holds a key with its line ends written as \n.
+        "private_key": (settings.private_key or "").replace("\\n", "\n"),
+        "client_email": settings.client_email,
+        "token_uri": settings.token_uri,
+    }
     try:
-        certificate = credentials.Certificate(
-            {
-                "type": "service_account",
-                "project_id": settings.project_id,
-                # An environment variable holds a key with its line ends written as \n.
-                "private_key": (settings.private_key or "").replace("\\n", "\n"),
-                "client_email": settings.client_email,
-                "token_uri": settings.token_uri,
-            }
+        made: _Credentials = _Credentials.from_service_account_info(  # type: ignore[no-untyped-call]
+            info, scopes=_SCOPES
         )
     except ValueError:
         raise SettingError(f"{SECTION}.private_key: not a private key in PEM form") from None
+    return made
+
+
+def _app(settings: FcmSettings, credential: _Credentials) -> Any:
     options = {"projectId": settings.project_id, "httpTimeout": settings.timeout / 1000}
-    return firebase_admin.initialize_app(certificate, options, name=f"tocsin-{uuid4().hex}")
+    return firebase_admin.initialize_app(credential, options, name=f"tocsin-{uuid4().hex}")
 
 
 def _service(app: Any, settings: FcmSettings, connections: int) -> Any:

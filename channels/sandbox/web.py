@@ -58,7 +58,6 @@ class WebServer:
 
     def __init__(self, handler: Handler) -> None:
         self._handler = handler
-        self._writers: set[asyncio.StreamWriter] = set()
         self._talks: set[asyncio.Task[Any]] = set()
 
     async def start(self) -> str:
@@ -70,25 +69,26 @@ class WebServer:
     async def close(self) -> None:
         """Stops listening and hangs up on whoever is connected."""
         self._server.close()
-        for writer in tuple(self._writers):
-            writer.transport.abort()
-        await asyncio.gather(*self._talks, return_exceptions=True)
+        for talk in tuple(self._talks):
+            talk.cancel()
+        await asyncio.gather(*self._talks)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._writers.add(writer)
         talk = asyncio.current_task()
-        if talk is not None:
-            self._talks.add(talk)
-            talk.add_done_callback(self._talks.discard)
+        assert talk is not None  # noqa: S101  # asyncio makes a task of this
+        self._talks.add(talk)
         try:
             while (request := await _read(reader)) is not None:
                 writer.write((await self._handler(request)).encoded())
                 await writer.drain()
         except (HangUp, OSError, ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             pass
+        except asyncio.CancelledError:
+            # Only `close` cancels; passed on, asyncio's streams of Python 3.11 would log it as an error.
+            pass
         finally:
-            self._writers.discard(writer)
-            writer.close()
+            self._talks.discard(talk)
+            writer.transport.abort()
 
 
 async def _read(reader: asyncio.StreamReader) -> WebRequest | None:

@@ -1,0 +1,1 @@
+"""Servers that stand in for the providers and misbehave on request: one module a provider, found by its name."""
