@@ -17,6 +17,11 @@ _NEEDED = {
     Channel.SMS: "Set TWILIO_ACCOUNT_SID, TWILIO_AUTH_TOKEN and TWILIO_PHONE_NUMBER.",
     Channel.PUSH: "Set FIREBASE_PROJECT_ID, FIREBASE_PRIVATE_KEY and FIREBASE_CLIENT_EMAIL.",
 }
+_MENDS = {
+    Channel.EMAIL: "Check SMTP_HOST, SMTP_PORT, SMTP_USER, SMTP_PASS, email.smtp.security and the way to it.",
+    Channel.SMS: "Check TWILIO_ACCOUNT_SID, TWILIO_AUTH_TOKEN and the way to Twilio.",
+    Channel.PUSH: "Check FIREBASE_PROJECT_ID, FIREBASE_PRIVATE_KEY, FIREBASE_CLIENT_EMAIL and the way to Google.",
+}
 _SPARE_S = 5.0
 """How much longer than one send a login may take: it may need an access token first."""
 
@@ -35,7 +40,7 @@ async def check_channels(settings: Settings) -> AsyncIterator[Finding]:
     except SettingError as error:
         yield fail("channels", str(error), "Mend the setting that is named.")
         return
-    for channel, sender in senders.items():
+    for channel, sender in sorted(senders.items()):
         try:
             yield await check_sender(channel, sender)
         finally:
@@ -58,8 +63,7 @@ async def check_sender(channel: Channel, sender: Sender) -> Finding:
         async with asyncio.timeout(sender.timeout_s + _SPARE_S):
             await sender.check()
     except SettingError as error:
-        told, _, mend = str(error).partition("; ")
-        return fail(subject, f"{sender.provider}: {told}", mend)
+        return fail(subject, str(error), _MENDS.get(channel, ""))
     except TimeoutError:
-        return fail(subject, f"{sender.provider} did not answer in time", "Check its address and the way to it.")
+        return fail(subject, f"{sender.provider} did not answer in time", _MENDS.get(channel, ""))
     return ok(subject, f"{sender.provider} lets us in")

@@ -4,9 +4,12 @@ from typing import Final
 
 import click
 
+from tocsin.cli.demo import demo
 from tocsin.cli.doctor import doctor
 from tocsin.cli.keys import keys
 from tocsin.cli.migrate import migrate
+from tocsin.cli.send import send
+from tocsin.cli.status import status
 from tocsin.cli.users import users
 
-ALL: Final[tuple[click.Command, ...]] = (migrate, doctor, keys, users)
+ALL: Final[tuple[click.Command, ...]] = (migrate, doctor, send, status, keys, users, demo)

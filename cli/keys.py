@@ -5,12 +5,11 @@ from __future__ import annotations
 import click
 from rich.text import Text
 
+from tocsin.cli.journey import clock
 from tocsin.cli.options import with_server
 from tocsin.cli.screen import Screen
 from tocsin.cli.server import Server, segment
-from tocsin.http.caller import Role
-
-_ROLES = [role.value.lower() for role in Role if role is not Role.USER]
+from tocsin.http.keys import KeyRole
 
 
 @click.group()
@@ -20,12 +19,14 @@ def keys() -> None:
 
 @keys.command()
 @click.argument("name")
-@click.option("--role", type=click.Choice(_ROLES, case_sensitive=False), default="sender", show_default=True)
+@click.option(
+    "--role", type=click.Choice(list(KeyRole), case_sensitive=False), default=KeyRole.SENDER, show_default=True
+)
 @with_server
 async def create(server: Server, screen: Screen, name: str, role: str) -> None:
     """Make a key called NAME. Its secret is shown this once."""
-    made = await server.post("/api/keys", {"name": name, "role": role.upper()})
-    screen.tell(Text.assemble("Key ", (made["name"], "bold"), f" ({made['role'].lower()}), id {made['id']}"))
+    made = await server.post("/api/keys", {"name": name, "role": role})
+    screen.tell(Text.assemble("Key ", (made["name"], "bold"), f" ({made['role']}), id {made['id']}"))
     screen.tell(Text(made["secret"], style="bold green"))
     screen.tell("Keep it now: only its hash is stored, and it is never shown again.", style="dim")
     screen.answer(made)
@@ -34,13 +35,20 @@ async def create(server: Server, screen: Screen, name: str, role: str) -> None:
 @keys.command("list")
 @with_server
 async def list_keys(server: Server, screen: Screen) -> None:
-    """List the keys, newest first, without their secrets."""
+    """List the keys by name, those that were revoked among them. No secret is shown."""
     found = [key async for key in server.pages("/api/keys", most=1000)]
     rows = [
-        (key["id"], key["name"], key["role"].lower(), key["createdAt"], key.get("lastUsedAt"), key.get("revokedAt"))
+        (
+            key["id"],
+            key["name"],
+            key["role"].lower(),
+            clock(key["createdAt"]),
+            key["createdBy"],
+            clock(key["revokedAt"]),
+        )
         for key in found
     ]
-    screen.table(["id", "name", "role", "created", "last used", "revoked"], rows)
+    screen.table(["id", "name", "role", "created (UTC)", "by", "revoked (UTC)"], rows)
     screen.answer({"data": found})
 
 

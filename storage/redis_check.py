@@ -28,7 +28,7 @@ async def inspect_redis(url: str) -> RedisState:
     client = connect(url)
     try:
         with told():
-            found = await client.info("server", "memory", "persistence", "replication")
+            found = await client.info()
             return RedisState(
                 version=str(found["redis_version"]),
                 aof=bool(found.get("aof_enabled")),
