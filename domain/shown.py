@@ -1,18 +1,18 @@
 """What a delivery's row shows beside its history: every column is a function of the history alone.
 
-`shown` here and `tocsin_shown` in SQL answer alike; tests/test_merge.py holds them to it. Facts are looked at in the
-order of attempt, rank of status, time and key, so that every question "which one?" has one answer.
+`shown` here and `tocsin_shown` in SQL answer alike; tests/test_merge.py holds them to it. Facts are laid over each
+other in the order of attempt, rank of status, time and key, so that the question "which one?" has one answer.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final, NamedTuple
 
 from tocsin.domain.delivery import RANK, Fact, History, Status, parse_key, shown_attempt
 
 MOST_ERROR_CHARACTERS: Final = 512
 
-TRIED: Final = frozenset({Status.SENDING, Status.UNCERTAIN, Status.SENT, Status.DELIVERED, Status.BOUNCED})
+_TRIED: Final = frozenset({Status.SENDING, Status.UNCERTAIN, Status.SENT, Status.DELIVERED, Status.BOUNCED})
 """What only an attempt that a provider was called for can be."""
 
 _ACCEPTED: Final = frozenset({Status.SENT, Status.DELIVERED})
@@ -44,83 +44,71 @@ class ShownDelivery:
     segments: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
+class _Told(NamedTuple):
+    """A fact and its place; they sort in the order in which they are laid over each other."""
+
     attempt: int
+    rank: int
+    at_ms: int
+    place: str
     status: Status
-    word: str | None
     fact: Fact
 
 
 def shown(history: History) -> ShownDelivery:
     """What a row with this history, which is not empty, shows."""
     number, status = shown_attempt(history)
-    entries = _in_order(history)
-    current = [entry for entry in entries if entry.attempt == number]
-    standing = [entry for entry in current if entry.status is status]
-    failure = None if status in _ACCEPTED else _failure(entry for entry in entries if entry.attempt <= number)
-    began = _began(entries)
+    told = sorted((_told(place, fact) for place, fact in history.items()), key=lambda each: each[:4])
+    current = _overlaid(each.fact for each in told if each.attempt == number)
+    standing = _overlaid(each.fact for each in told if each.attempt == number and each.status is status)
+    code, message = (None, None) if status in _ACCEPTED else _failure(told, number)
+    began_ms = max((each.at_ms for each in told if each.status is Status.SENDING), default=None)
+    sent_ms = min((each.at_ms for each in told if each.attempt == number and each.rank >= _SENT_RANK), default=None)
     return ShownDelivery(
         status=status,
-        reason=_last(standing, "reason"),
-        attempt_count=len(began),
-        max_attempts=max((entry.fact["attempts"] for entry in entries if "attempts" in entry.fact), default=None),
-        address=_last(current, "address"),
-        queued_ms=_first_ms(entries, lambda entry: entry.status is Status.QUEUED),
-        last_attempted_ms=max(began.values(), default=None),
-        next_attempt_ms=_last(standing, "due") if status is Status.RETRYING else None,
-        sent_ms=_first_ms(current, lambda entry: entry.status in _ACCEPTED or entry.status is Status.BOUNCED),
-        delivered_ms=_first_ms(standing, lambda entry: entry.status is Status.DELIVERED),
-        provider=_last(current, "provider"),
-        provider_id=_last(current, "provider_id"),
-        provider_status=_last_word(current),
-        error_code=failure.get("code") if failure else None,
-        error_message=_short(failure.get("message")) if failure else None,
-        price=_last(current, "price"),
-        segments=_last(current, "segments"),
+        reason=standing.get("reason"),
+        attempt_count=len({each.attempt for each in told if each.status in _TRIED}),
+        max_attempts=max((each.fact["attempts"] for each in told if "attempts" in each.fact), default=None),
+        address=current.get("address"),
+        queued_ms=_first_ms(told, {Status.QUEUED}),
+        last_attempted_ms=began_ms if began_ms is not None else _first_ms(told, _TRIED),
+        next_attempt_ms=standing.get("due") if status is Status.RETRYING else None,
+        sent_ms=sent_ms,
+        delivered_ms=_first_ms((each for each in told if each.attempt == number), {status} & {Status.DELIVERED}),
+        provider=current.get("provider"),
+        provider_id=current.get("provider_id"),
+        provider_status=current.get("word"),
+        error_code=code,
+        error_message=message[:MOST_ERROR_CHARACTERS] if message else message,
+        price=current.get("price"),
+        segments=current.get("segments"),
     )
 
 
-def _in_order(history: History) -> list[_Entry]:
-    keyed = [(parse_key(place), place, fact) for place, fact in history.items()]
-    keyed.sort(key=lambda item: (item[0][0], RANK[item[0][1]], item[2]["at"], item[1]))
-    return [_Entry(attempt, status, word, fact) for (attempt, status, word), _, fact in keyed]
+_SENT_RANK: Final = RANK[Status.SENT]
+"""What is sent, delivered or came back ranks from here on."""
 
 
-def _last(entries: Iterable[_Entry], field: str) -> Any:
-    found = None
-    for entry in entries:
-        found = entry.fact.get(field, found)
-    return found
+def _told(place: str, fact: Fact) -> _Told:
+    attempt, status, word = parse_key(place)
+    return _Told(attempt, RANK[status], fact["at"], place, status, {**fact, "word": word} if word else fact)
 
 
-def _last_word(entries: Iterable[_Entry]) -> str | None:
-    found: str | None = None
-    for entry in entries:
-        found = entry.word or entry.fact.get("word", found)
-    return found
+def _overlaid(facts: Iterable[Fact]) -> Fact:
+    laid: Fact = {}
+    for fact in facts:
+        laid.update(fact)
+    return laid
 
 
-def _failure(entries: Iterable[_Entry]) -> Fact | None:
-    found = None
-    for entry in entries:
-        if "code" in entry.fact or "message" in entry.fact:
-            found = entry.fact
-    return found
+def _failure(told: Iterable[_Told], number: int) -> tuple[str | None, str | None]:
+    """The code and the message of the last failure up to attempt `number`."""
+    code, message = None, None
+    for each in told:
+        if each.attempt <= number and ("code" in each.fact or "message" in each.fact):
+            code, message = each.fact.get("code"), each.fact.get("message")
+    return code, message
 
 
-def _began(entries: Iterable[_Entry]) -> dict[int, int]:
-    """When each attempt that called the provider began."""
-    began: dict[int, int] = {}
-    for entry in entries:
-        if entry.status in TRIED:
-            began[entry.attempt] = min(entry.fact["at"], began.get(entry.attempt, entry.fact["at"]))
-    return began
-
-
-def _first_ms(entries: Iterable[_Entry], wanted: Callable[[_Entry], bool]) -> int | None:
-    return min((entry.fact["at"] for entry in entries if wanted(entry)), default=None)
-
-
-def _short(text: str | None) -> str | None:
-    return text[:MOST_ERROR_CHARACTERS] if text else text
+def _first_ms(told: Iterable[_Told], wanted: Iterable[Status]) -> int | None:
+    return min((each.at_ms for each in told if each.status in wanted), default=None)

@@ -46,7 +46,7 @@ def delivery_lines(rows: Keyed) -> Iterator[str]:
         address, columns = parts
         yield (
             f"{identifier}\t{note}\t{field(row.event)}\t{field(row.user)}\t{step}\t{row.channel}"
-            f"\t{moment(row.scheduled_ms)}\t{field(address or row.address)}\t{columns}"
+            f"\t{moment(row.scheduled_ms)}\t{field(row.address if address is None else address)}\t{columns}"
         )
 
 

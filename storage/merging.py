@@ -47,7 +47,7 @@ on conflict (id) do update set
   (address, {_SHOWN}, history) = (
     select coalesce(shown.address, known.address, excluded.address), {_SHOWN.replace("status,", "shown.status,", 1)},
       merged.history
-    from (select tocsin_merge(known.history, excluded.history)) as merged (history),
+    from tocsin_merged(known.history, excluded.history) as merged,
       tocsin_shown(merged.history) as shown
   )
 where (known.history || excluded.history) <> known.history or (known.event_id is null and excluded.event_id is not null)
