@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import time
 from collections import OrderedDict
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -97,14 +98,20 @@ class Authenticator:
 
     async def _look_up(self, hashed: str) -> Caller | None:
         key = await self._store.postgres.call(find_by_hash, hashed)
-        return None if key is None else Caller(Role(key.role.upper()), key.name, f"key:{key.id}")
+        if key is None:
+            return None
+        caller = Caller(Role(key.role.upper()), key.name, f"key:{key.id}")
+        with suppress(RedisAway):
+            known = {"role": caller.role.value, "name": caller.name, "identity": caller.identity}
+            await self._store.keys_mirror.keep(hashed, known)
+        return caller
 
     async def _mirrored(self, hashed: str) -> Caller | None:
         try:
-            text = await self._store.keys_mirror.find(hashed)
+            known = await self._store.keys_mirror.find(hashed)
         except RedisAway:
             return None
-        return None if text is None else Caller(Role(text["role"]), text["name"], text["identity"])
+        return None if known is None else Caller(Role(known["role"]), known["name"], known["identity"])
 
     def _keep(self, hashed: str, caller: Caller | None) -> Caller:
         if caller is None:

@@ -105,16 +105,21 @@ def from_validation(error: ValidationError, later: frozenset[str] = frozenset(),
     """The problem that pydantic's findings make. `later` are the fields whose feature is not built yet; `parameter`
     says that the values came from the query, where a field is named plainly instead of pointed at."""
     errors = [
-        _field_error(str(found["type"]), found["loc"], str(found["msg"]), later, parameter=parameter)
+        _field_error(found["type"], found["loc"], found["msg"], later, parameter=parameter)
         for found in error.errors(include_url=False, include_context=False, include_input=False)
     ]
-    return from_errors(errors)
+    # A field too many is often why another one is missing, so it is told first.
+    errors.sort(key=lambda each: _FIRST.get(each.kind, len(_FIRST)))
+    return from_errors(errors[:_MOST_ERRORS])
 
 
 def pointer(*places: str | int) -> str:
     """The JSON pointer (RFC 6901) of a place in a body."""
     return "".join("/" + str(place).replace("~", "~0").replace("/", "~1") for place in places)
 
+
+_MOST_ERRORS: Final = 20
+_FIRST: Final[Mapping[Kind, int]] = {NOT_AVAILABLE: 0, UNKNOWN_FIELD: 1}
 
 _BY_TYPE: Final[Mapping[str, Kind]] = {
     "json_invalid": MALFORMED_JSON,
@@ -140,6 +145,12 @@ _UNKNOWN_WORDS: Final[Mapping[str, Kind]] = {
     "notificationPriority": UNKNOWN_PRIORITY,
 }
 
+_DETAILS: Final[Mapping[Kind, str]] = {
+    MISSING_FIELD: "The field is required.",
+    UNKNOWN_FIELD: "There is no such field.",
+    NOT_AVAILABLE: "The feature that this field belongs to is not available.",
+}
+
 _USER_IDS: Final = frozenset({"recipientIds", "userId", "id"})
 
 
@@ -150,22 +161,22 @@ def _field_error(
     last = words[-1] if words else ""
     kind = _kind_of(found, last)
     if kind is UNKNOWN_FIELD and last in later:
-        kind, detail = NOT_AVAILABLE, "The feature that this field belongs to is not available."
+        kind = NOT_AVAILABLE
     if kind is MALFORMED_JSON:
         return FieldError(kind, "", detail)
-    return FieldError(kind, last if parameter else pointer(*place), detail)
+    said = _DETAILS.get(kind) or detail.replace("Tuple", "List").replace(" after validation", "")
+    return FieldError(kind, last if parameter else pointer(*place), said)
 
 
 def _kind_of(found: str, last: str) -> Kind:
-    if found in KINDS:
-        return KINDS[found]
     if found == "enum":
         return _UNKNOWN_WORDS.get(last, INVALID_VALUE)
     if found == "string_pattern_mismatch" and last in _USER_IDS:
         return BAD_USER_ID
     if found.endswith("_type"):
         return WRONG_TYPE
-    return _BY_TYPE.get(found, INVALID_VALUE)
+    # Our own validators name our kinds (shapes.py).
+    return _BY_TYPE.get(found) or KINDS.get(found, INVALID_VALUE)
 
 
 def _kind_of_error(error: Exception) -> Kind:

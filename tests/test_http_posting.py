@@ -27,3 +27,309 @@ async def test_an_event_is_answered_in_the_shape_that_was_promised(served: Serve
     assert body["durability"] == "postgres"
     assert [each["recipientId"] for each in body["notifications"]] == ["asha", "bina"]
     assert len({each["id"] for each in body["notifications"]} | {body["id"]}) == 3
+
+
+async def refused(served: Served, status: int, code: str, **event: Any) -> dict[str, Any]:
+    answer = await served.api.post("/api/notifications", json=event)
+    return problem_of(answer, status, code)
+
+
+async def test_only_the_first_hundred_notifications_are_named(served: Served) -> None:
+    body = await served.posted(recipients=[{"id": f"u{n}", "name": "x"} for n in range(250)])
+    assert (body["recipientCount"], len(body["notifications"])) == (250, 100)
+
+
+async def test_one_bad_recipient_among_many_is_listed_and_stops_nobody(served: Served) -> None:
+    body = await served.posted(
+        recipients=[
+            ASHA,
+            {"id": "no-plus", "phone": "9876543210"},
+            {"id": "no-at", "email": "nobody.example.org"},
+            {"id": "nowhere", "name": "x", "timezone": "Mars/Olympus"},
+        ],
+        recipientIds=["stranger"],
+    )
+    assert body["recipientCount"] == 1
+    assert body["unknownIds"] == ["stranger"]
+    assert body["rejectedRecipients"] == [
+        {"id": "no-plus", "code": "bad_phone", "field": "phone"},
+        {"id": "no-at", "code": "bad_email", "field": "email"},
+        {"id": "nowhere", "code": "bad_timezone", "field": "timezone"},
+    ]
+    event = (await served.api.get(f"/api/events/{body['id']}")).json()
+    assert (event["unknownIds"], event["counts"]["unknown"]) == (["stranger"], 1)
+
+
+async def test_it_is_refused_when_no_recipient_remains(served: Served) -> None:
+    for recipients in (
+        {"recipientIds": ["stranger"]},
+        {"recipients": [{"id": "u", "phone": "12"}]},
+        {"recipientIds": []},
+        {},
+    ):
+        await refused(served, 422, "no_recipients", **EVENT, **recipients)
+    body = await refused(served, 422, "no_recipients", **EVENT, recipientIds=["stranger"])
+    assert body["unknownIds"] == ["stranger"]
+
+
+async def test_a_stored_user_needs_only_an_id_and_a_recipient_named_twice_counts_once(served: Served) -> None:
+    assert (await served.api.put("/api/users/asha", json={"email": "asha@example.org"})).status_code == 200
+    body = await served.posted(recipientIds=["asha", "asha"], recipients=[{"id": "asha"}, BINA, BINA])
+    assert [each["recipientId"] for each in body["notifications"]] == ["bina", "asha"]
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "field"),
+    [
+        ({"colour": "red"}, "unknown_field", "/colour"),
+        ({"message": 7}, "wrong_type", "/message"),
+        ({"message": ""}, "too_short", "/message"),
+        ({"message": " \n"}, "too_short", "/message"),
+        ({"message": "x" * 10_001}, "too_long", "/message"),
+        ({"message": "a\0b"}, "bad_format", "/message"),
+        ({"title": "x" * 201}, "too_long", "/title"),
+        ({"title": "one\ntwo"}, "bad_format", "/title"),
+        ({"channels": ["EMAIL", "PIGEON"]}, "unknown_channel", "/channels/1"),
+        ({"channels": ["email"]}, "unknown_channel", "/channels/0"),
+        ({"channels": []}, "too_short", "/channels"),
+        ({"deliveryStrategy": "SHOUT"}, "unknown_strategy", "/deliveryStrategy"),
+        ({"notificationPriority": "URGENT"}, "unknown_priority", "/notificationPriority"),
+        ({"policy": "nowhere"}, "unknown_policy", "/policy"),
+        (
+            {"policy": "demo", "deliveryStrategy": "ESCALATION", "channels": ["PUSH"], "metadata": []},
+            "wrong_type",
+            "/metadata",
+        ),
+        ({"metadata": {"x": "y" * 20_000}}, "too_long", "/metadata"),
+        ({"metadata": {"x": "a\0"}}, "bad_format", "/metadata"),
+        ({"recipientIds": ["with space"]}, "bad_user_id", "/recipientIds/0"),
+        ({"recipientIds": ["x" * 129]}, "bad_user_id", "/recipientIds/0"),
+        ({"recipients": [{"email": "a@example.org"}]}, "missing_field", "/recipients/0/id"),
+        ({"recipients": [{"id": "u", "fax": "1"}]}, "unknown_field", "/recipients/0/fax"),
+        ({"type": "no spaces please"}, "bad_format", "/type"),
+    ],
+)
+async def test_each_bad_value_has_its_own_problem_field_and_mend(
+    served: Served, change: dict[str, Any], code: str, field: str
+) -> None:
+    body = await refused(served, 422, code, **{**EVENT, "recipients": [ASHA], **change})
+    assert body["field"] == field
+    assert body["errors"][0] == {"code": code, "field": field, "detail": body["detail"], "mend": body["mend"]}
+
+
+@pytest.mark.parametrize("field", ["topics", "segment", "filters", "template", "data", "sendAt", "key", "signature"])
+async def test_what_is_not_built_is_refused_and_not_described(served: Served, field: str) -> None:
+    body = await refused(served, 422, "not_available", **EVENT, recipients=[ASHA], **{field: None})
+    assert body["field"] == f"/{field}"
+    described = (await served.api.get("/openapi.json")).json()
+    assert field not in described["components"]["schemas"]["PostNotification"]["properties"]
+
+
+async def test_a_missing_message_and_type_are_told_at_once(served: Served) -> None:
+    body = await refused(served, 422, "missing_field", recipients=[ASHA])
+    assert [(error["code"], error["field"]) for error in body["errors"]] == [
+        ("missing_field", "/type"),
+        ("missing_field", "/message"),
+    ]
+
+
+@pytest.mark.parametrize("raw", [b"", b"{", b"not json", b'{"type": NaN', b"\xff\xfe", b'{"message": "\\ud800"}'])
+async def test_a_body_that_is_no_json_is_told_so(served: Served, raw: bytes) -> None:
+    answer = await served.api.post("/api/notifications", content=raw, headers={"Content-Type": "application/json"})
+    problem_of(answer, 400, "malformed_json")
+
+
+async def test_a_number_that_is_not_finite_is_refused(served: Served) -> None:
+    raw = json.dumps({**EVENT, "recipients": [ASHA], "metadata": {"x": float("inf")}})
+    answer = await served.api.post("/api/notifications", content=raw, headers={"Content-Type": "application/json"})
+    problem_of(answer, 422, "invalid_value")
+
+
+@pytest.mark.parametrize(
+    "kind", ["text/plain", "application/x-www-form-urlencoded", "application/json; charset=utf-16"]
+)
+async def test_a_body_of_another_type_is_refused(served: Served, kind: str) -> None:
+    answer = await served.api.post("/api/notifications", content=b"{}", headers={"Content-Type": kind})
+    problem_of(answer, 415, "wrong_content_type")
+
+
+async def test_a_body_over_the_limit_is_refused_before_it_is_read(served: Served) -> None:
+    async def endless() -> AsyncIterator[bytes]:
+        for _ in range(1_000):
+            yield b"x" * 100_000
+
+    headers = {"Content-Type": "application/json"}
+    answer = await served.api.post("/api/notifications", content=b"x" * 1_100_000, headers=headers)
+    problem_of(answer, 413, "body_too_large")
+    problem_of(await served.api.post("/api/notifications", content=endless(), headers=headers), 413, "body_too_large")
+
+
+async def test_more_recipients_than_allowed_are_refused(served: Served) -> None:
+    body = await refused(served, 422, "too_many", **EVENT, recipientIds=[f"u{n}" for n in range(10_001)])
+    assert "10000" in body["detail"]
+
+
+async def test_html_in_a_message_stays_text(served: Served) -> None:
+    text = "<script>alert(1)</script> & <b>bold</b>"
+    body = await served.routed(message=text, title="<i>t</i>", recipients=[ASHA])
+    (entry,) = (await served.user("asha").get("/api/notifications")).json()["data"]
+    assert (entry["message"], entry["title"]) == (text, "<i>t</i>")
+    event = await served.api.get(f"/api/events/{body['id']}")
+    assert event.json()["message"] == text
+    assert event.headers["content-type"] == "application/json"
+    assert event.headers["x-content-type-options"] == "nosniff"
+
+
+async def test_what_was_asked_and_what_is_followed_are_both_kept(served: Served) -> None:
+    critical = await served.posted(
+        recipients=[ASHA], deliveryStrategy="ESCALATION", notificationPriority="CRITICAL", type="security.alert"
+    )
+    event = (await served.api.get(f"/api/events/{critical['id']}")).json()
+    assert (event["askedStrategy"], event["deliveryStrategy"]) == ("ESCALATION", "BROADCAST")
+    assert {step["afterMs"] for step in event["steps"]} == {0}
+    low = await served.posted(recipients=[ASHA], type="COMMUNITY_UPDATE", metadata={"actionUrl": "/events/9"})
+    event = (await served.api.get(f"/api/events/{low['id']}")).json()
+    assert (event["type"], event["deliveryStrategy"], event["notificationPriority"]) == (
+        "community.update",
+        "ESCALATION",
+        "LOW",
+    )
+    assert [(step["channel"], step["afterMs"]) for step in event["steps"]][2:] == [
+        ("SMS", 600_000),
+        ("EMAIL", 2_400_000),
+    ]
+    assert (event["source"], event["sender"], event["metadata"]) == ("api_action", "admin", {"actionUrl": "/events/9"})
+
+
+async def test_an_escalation_without_any_of_the_channels_asked_for_is_refused(served: Served) -> None:
+    async with serving(
+        served.context.settings.with_values({"policies.sms_only": [{"channel": "SMS", "after": "0s"}]}),
+        str(served.context.settings.redis.url),
+        str(served.context.settings.postgres.url),
+    ) as other:
+        event = {**EVENT, "policy": "sms_only", "deliveryStrategy": "ESCALATION", "channels": ["EMAIL"]}
+        await refused(other, 422, "no_steps", **event, recipients=[ASHA])
+
+
+async def test_the_same_request_with_the_same_key_is_done_once(served: Served) -> None:
+    event = {**EVENT, "recipients": [ASHA], "recipientIds": ["stranger"]}
+    headers = {"Idempotency-Key": "order-17"}
+    first = await served.api.post("/api/notifications", json=event, headers=headers)
+    again = await served.api.post("/api/notifications", json=event, headers=headers)
+    assert (first.status_code, again.status_code) == (202, 202)
+    assert again.content == first.content
+    assert again.headers["idempotency-replayed"] == "true"
+    assert "idempotency-replayed" not in first.headers
+    assert len((await served.api.get("/api/events")).json()["data"]) == 1
+
+
+async def test_a_key_holds_in_postgres_when_redis_was_emptied(served: Served) -> None:
+    event, headers = {**EVENT, "recipients": [ASHA]}, {"Idempotency-Key": "order-18"}
+    first = await served.api.post("/api/notifications", json=event, headers=headers)
+    await served.store._client.flushdb()
+    again = await served.api.post("/api/notifications", json=event, headers=headers)
+    assert again.json() == first.json()
+    assert again.headers["idempotency-replayed"] == "true"
+    await served.store._client.flushdb()
+    other = await served.api.post("/api/notifications", json={**event, "title": "other"}, headers=headers)
+    problem_of(other, 422, "idempotency_mismatch")
+
+
+async def test_a_key_used_with_another_body_is_refused(served: Served) -> None:
+    headers = {"Idempotency-Key": "order-19"}
+    await served.api.post("/api/notifications", json={**EVENT, "recipients": [ASHA]}, headers=headers)
+    other = await served.api.post("/api/notifications", json={**EVENT, "recipients": [BINA]}, headers=headers)
+    problem_of(other, 422, "idempotency_mismatch")
+
+
+async def test_a_repetition_that_comes_while_the_first_still_runs_is_told_to_wait(served: Served) -> None:
+    event, headers = {**EVENT, "recipients": [ASHA]}, {"Idempotency-Key": "order-20"}
+    answers = await asyncio.gather(
+        *(served.api.post("/api/notifications", json=event, headers=headers) for _ in range(8))
+    )
+    ids = {answer.json()["id"] for answer in answers if answer.status_code == 202}
+    waiting = [answer for answer in answers if answer.status_code != 202]
+    assert len(ids) == 1
+    for answer in waiting:
+        problem_of(answer, 409, "idempotency_running")
+        assert answer.headers["retry-after"] == "1"
+
+
+async def test_keys_of_different_callers_do_not_meet(served: Served) -> None:
+    event, headers = {**EVENT, "recipients": [ASHA]}, {"Idempotency-Key": "order-21"}
+    sender = served.client(await served.key("SENDER"))
+    first = await served.api.post("/api/notifications", json=event, headers=headers)
+    second = await sender.post("/api/notifications", json=event, headers=headers)
+    assert first.json()["id"] != second.json()["id"]
+
+
+async def test_a_refused_request_does_not_use_up_its_key(served: Served) -> None:
+    headers = {"Idempotency-Key": "order-22"}
+    bad = await served.api.post("/api/notifications", json={**EVENT, "recipientIds": ["later"]}, headers=headers)
+    problem_of(bad, 422, "no_recipients")
+    await served.api.put("/api/users/later", json={})
+    good = await served.api.post("/api/notifications", json={**EVENT, "recipientIds": ["later"]}, headers=headers)
+    assert good.status_code == 202, good.text
+
+
+@pytest.mark.parametrize("key", ["", "with space", "é", "x" * 256])
+async def test_a_key_that_is_not_in_the_right_form_is_refused(served: Served, key: str) -> None:
+    headers = {"Idempotency-Key": key.encode("latin-1")}
+    answer = await served.api.post("/api/notifications", json={**EVENT, "recipients": [ASHA]}, headers=headers)
+    problem_of(answer, 422, "bad_idempotency_key")
+
+
+async def test_each_event_of_a_bulk_is_answered_on_its_own(served: Served) -> None:
+    events = [
+        {**EVENT, "recipients": [ASHA]},
+        {**EVENT, "recipientIds": ["stranger"]},
+        {**EVENT, "recipients": [BINA], "policy": "nowhere"},
+        {**EVENT, "recipients": [BINA]},
+    ]
+    answer = await served.api.post("/api/notifications/bulk", json={"notifications": events})
+    assert answer.status_code == 202, answer.text
+    body = answer.json()
+    assert (body["accepted"], body["refused"]) == (2, 2)
+    assert [(item["index"], item["status"], item["success"]) for item in body["results"]] == [
+        (0, 202, True),
+        (1, 422, False),
+        (2, 422, False),
+        (3, 202, True),
+    ]
+    assert body["results"][1]["problem"]["code"] == "no_recipients"
+    assert body["results"][2]["problem"]["code"] == "unknown_policy"
+    assert body["results"][3]["result"]["notifications"][0]["recipientId"] == "bina"
+
+
+async def test_a_bulk_of_which_nothing_is_accepted_is_refused(served: Served) -> None:
+    answer = await served.api.post(
+        "/api/notifications/bulk", json={"notifications": [{**EVENT, "recipientIds": ["x"]}]}
+    )
+    body = problem_of(answer, 422, "nothing_accepted")
+    assert body["results"][0]["problem"]["code"] == "no_recipients"
+
+
+async def test_a_bulk_with_a_field_that_is_not_built_names_its_place(served: Served) -> None:
+    events = [{**EVENT, "recipients": [ASHA]}, {**EVENT, "topics": []}]
+    answer = await served.api.post("/api/notifications/bulk", json={"notifications": events})
+    assert problem_of(answer, 422, "not_available")["field"] == "/notifications/1/topics"
+
+
+async def test_a_bulk_that_is_repeated_with_its_key_is_done_once(served: Served) -> None:
+    events = [{**EVENT, "recipients": [ASHA]}, {**EVENT, "recipientIds": ["stranger"]}, {**EVENT, "recipients": [BINA]}]
+    headers = {"Idempotency-Key": "bulk-1"}
+    first = await served.api.post("/api/notifications/bulk", json={"notifications": events}, headers=headers)
+    again = await served.api.post("/api/notifications/bulk", json={"notifications": events}, headers=headers)
+    assert again.content == first.content
+    assert again.headers["idempotency-replayed"] == "true"
+    assert len((await served.api.get("/api/events")).json()["data"]) == 2
+    more = {"notifications": [*events, {**EVENT, "recipients": [BINA]}]}
+    other = await served.api.post("/api/notifications/bulk", json=more, headers=headers)
+    problem_of(other, 422, "idempotency_mismatch")
+    assert len((await served.api.get("/api/events")).json()["data"]) == 2
+
+
+async def test_more_events_than_allowed_in_one_bulk_are_refused(served: Served) -> None:
+    event = {"type": "a.b", "message": "m", "recipientIds": ["u"]}
+    answer = await served.api.post("/api/notifications/bulk", json={"notifications": [event] * 1001})
+    problem_of(answer, 422, "too_many")
