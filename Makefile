@@ -26,7 +26,7 @@ check: $(READY) ## lint, formatting, types, and the rules of the house
 	$(BIN)/python -m pytest -q tests/test_layers.py
 
 bench: $(READY) ## measure each stage beside its limit
-	$(BIN)/python -m bench
+	$(BIN)/python bench/run.py
 
 docs: $(READY) ## make docs/settings.md from settings.toml
 	$(BIN)/python docs/settings_page.py
