@@ -5,6 +5,7 @@ from uuid import UUID
 from loguru import logger
 
 from tocsin.actors import queues
+from tocsin.actors.outages import say
 from tocsin.domain.errors import Unavailable
 from tocsin.storage.store import Store
 
@@ -15,7 +16,7 @@ async def fan_out(store: Store, event_id: str) -> None:
     try:
         await _pages(store, identifier)
     except Unavailable as error:
-        logger.warning("fan-out of {} waits: {}", event_id, error)
+        say("fan-out", error)
     except Exception as error:
         logger.exception("fan-out of {} failed", event_id)
         await store.flights.back_off(f"e:{event_id}", identifier, error=type(error).__name__)

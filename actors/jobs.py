@@ -4,6 +4,7 @@ Every process that runs actors runs these; each job is harmless many at a time, 
 """
 
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from functools import wraps
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
@@ -40,7 +41,7 @@ class Jobs:
             (self._mirror_opt_outs, _SWEEP_S),
             (self._forget_idempotency_keys, _FORGET_S),
         ):
-            self._scheduler.add_job(_quietly(job), "interval", seconds=every_s)
+            self._scheduler.add_job(_quietly(job), "interval", seconds=every_s, next_run_time=datetime.now(UTC))
         self._scheduler.start()
 
     def stop(self) -> None:

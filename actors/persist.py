@@ -4,18 +4,17 @@ Nothing leaves Redis before Postgres has committed it. A batch that Postgres ref
 entry is alone; that one is kept as bad and said aloud, the others go on.
 """
 
-import time
 from collections.abc import Sequence
 
 from loguru import logger
 
+from tocsin.actors.outages import say
 from tocsin.domain.errors import PostgresAway, Unavailable
 from tocsin.storage import persist as writer
 from tocsin.storage.facts import Entry
 from tocsin.storage.store import Store
 
 _MOST_ENTRIES = 64
-_QUIET_S = 60.0
 
 
 class Persister:
@@ -24,28 +23,27 @@ class Persister:
     def __init__(self, store: Store, name: str) -> None:
         self._store = store
         self._name = name
-        self._said_at = -_QUIET_S
 
     async def drain(self) -> None:
         """Stores what waits until nothing is left, or until Postgres or Redis is away."""
         try:
             await self._drain()
         except Unavailable as error:
-            self._say(f"the drain waits: {error}")
+            say("the drain of the journal", error)
 
     async def leave(self) -> None:
         """Takes this process's name off the journal's list of persisters, unless it still holds entries."""
         try:
             await self._store.facts.leave(self._name)
         except Unavailable as error:
-            self._say(f"the drain waits: {error}")
+            say("the drain of the journal", error)
 
     async def _drain(self) -> None:
         try:
             while entries := await self._store.facts.take(self._name, _MOST_ENTRIES):
                 await self._store_batch(entries)
         except PostgresAway as error:
-            self._say(f"facts wait in Redis: {error}")
+            say("what Postgres has to learn", error)
             await self._store.facts.give_back(self._name)
 
     async def _store_batch(self, entries: Sequence[Entry]) -> None:
@@ -66,8 +64,3 @@ class Persister:
         await self._store.postgres.call(writer.refuse, identifier, facts, str(refusal))
         await self._store.facts.done([identifier])
         logger.error("Postgres refused the facts of journal entry {} as data; they are kept in bad_facts", identifier)
-
-    def _say(self, text: str) -> None:
-        if time.monotonic() - self._said_at >= _QUIET_S:
-            self._said_at = time.monotonic()
-            logger.warning(text)

@@ -4,6 +4,7 @@ import asyncio
 
 from loguru import logger
 
+from tocsin.actors.outages import say
 from tocsin.domain.errors import Unavailable
 from tocsin.storage.flights import Ending
 from tocsin.storage.scripts import MOST_ITEMS
@@ -41,7 +42,7 @@ class Recorder:
             try:
                 await self._store.flights.record(batch)
             except Unavailable as error:
-                logger.warning("{} outcomes wait to be recorded: {}", len(self._waiting), error)
+                say("recording of outcomes", error)
                 await asyncio.sleep(_AWAY_S)
                 continue
             del self._waiting[: len(batch)]

@@ -6,6 +6,7 @@ from uuid import UUID
 from loguru import logger
 
 from tocsin.actors import queues
+from tocsin.actors.outages import say
 from tocsin.domain import ids
 from tocsin.domain.delivery import Reason
 from tocsin.domain.errors import Unavailable
@@ -26,7 +27,7 @@ async def route(store: Store, event_id: str, chunk: int) -> None:
     try:
         await _route(store, identifier, chunk)
     except Unavailable as error:
-        logger.warning("chunk {} of {} waits: {}", chunk, event_id, error)
+        say("routing", error)
         await _wait(store, entry, identifier)
     except Exception as error:
         logger.exception("chunk {} of {} failed", chunk, event_id)
@@ -73,5 +74,5 @@ def _routing(event: Event, person: Recipient, contact: Contact | None) -> Routin
 async def _wait(store: Store, entry: str, event: UUID) -> None:
     try:
         await store.flights.back_off(entry, event, error=_MISSING_DATA_DELAY)
-    except Unavailable:
-        logger.warning("chunk {} is taken up when Redis is back", entry)
+    except Unavailable as error:
+        say("routing", error)

@@ -11,6 +11,7 @@ from loguru import logger
 
 from tocsin.actors.messages import messages_for
 from tocsin.actors.metrics import SendCounters
+from tocsin.actors.outages import say
 from tocsin.actors.outcomes import SendRules, ending_of, not_configured, without_address
 from tocsin.actors.recorder import Recorder
 from tocsin.channels.contract import Message, Outcome, OutcomeKind, Sender
@@ -89,7 +90,7 @@ class Lane:
                 resend=self._rules.resend_unknown,
             )
         except Unavailable as error:
-            logger.warning("{} claims nothing: {}", self.channel, error)
+            say(f"claiming {self.channel}", error)
             return []
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
@@ -107,7 +108,7 @@ class Lane:
                 self._start(self._send_in_slot(claim, message, began))
         except Unavailable as error:
             # The lease's end frees what was claimed and not begun.
-            logger.warning("{} sends wait: {}", self.channel, error)
+            say(f"sending {self.channel}", error)
         finally:
             await self._give_back(len(claims) - started)
 

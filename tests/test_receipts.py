@@ -1,17 +1,17 @@
 """Receipts from Twilio in any order, twice, from many processes: one journey and the right end, each for its own."""
 
+import json
 import random
+import subprocess
+import sys
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
+from uuid import UUID
 
-import httpx
 import psycopg2
 import pytest
-from twilio.request_validator import RequestValidator
 
 from tests.program import Program, client, environment, eventually, posted, running
 from tocsin.channels.sandbox.sandbox import Sandbox
@@ -54,23 +54,30 @@ def callback(sms: dict[str, Any], word: str, sid: str) -> Callback:
     return f"/callbacks/twilio?{urlencode(query)}", {"MessageSid": sid, "MessageStatus": word, "AccountSid": "AC1"}
 
 
-def deliver(urls: list[str], token: str, callbacks: list[Callback]) -> list[int]:
-    """Posts callbacks as Twilio would; runs in a process of its own."""
-    validator = RequestValidator(token)
-    answers = []
-    with httpx.Client(timeout=20) as api:
-        for number, (path, form) in enumerate(callbacks):
-            signature = validator.compute_signature(PUBLIC + path, form)
-            headers = {"X-Twilio-Signature": signature}
-            answers.append(api.post(urls[number % len(urls)] + path, data=form, headers=headers).status_code)
-    return answers
+def deliver(programs: list[Program], token: str, *parts: list[Callback]) -> list[int]:
+    """The status codes of callbacks, each part posted by a process of its own, all at once."""
+    script = str(Path(__file__).with_name("telling.py"))
+    told = {"urls": [program.url for program in programs], "public": PUBLIC, "token": token}
+    tellers = [
+        subprocess.Popen([sys.executable, script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in parts
+    ]
+    for teller, part in zip(tellers, parts, strict=True):
+        assert teller.stdin is not None
+        teller.stdin.write(json.dumps({**told, "callbacks": part}))
+        teller.stdin.close()
+    codes: list[int] = []
+    for teller in tellers:
+        assert teller.stdout is not None
+        with teller.stdout as answer:
+            codes += json.load(answer)
+        assert teller.wait(60) == 0
+    return codes
 
 
 def sms_of(answer: dict[str, Any]) -> list[dict[str, Any]]:
     found = []
     for each in answer["notifications"]:
-        from uuid import UUID
-
         delivery = ids.delivery_id(UUID(each["id"]), 1, "SMS")
         found.append({"id": str(delivery), "notification": each["id"], "step": 1, "user": each["recipientId"]})
     return found
@@ -102,10 +109,7 @@ def test_a_thousand_shuffled_and_doubled_receipts_from_four_processes_end_right(
     callbacks = [callback(sms, word, sids[sms["id"]]) for sms in expected for word in WORDS] * 2
     random.Random(7).shuffle(callbacks)
     assert len(callbacks) == 1_000
-    parts = [callbacks[n::4] for n in range(4)]
-    urls = [program.url for program in programs[:2]]
-    with ProcessPoolExecutor(4, mp_context=get_context("spawn")) as pool:
-        codes = [code for part in pool.map(deliver, [urls] * 4, [token] * 4, parts) for code in part]
+    codes = deliver(programs[:2], token, *(callbacks[n::4] for n in range(4)))
     assert set(codes) == {204}
     eventually(lambda: {status for status, _, _ in rows(postgres_url).values()} == {"DELIVERED"})
     (journey,) = {tuple(keys) for _, _, keys in rows(postgres_url).values()}
@@ -135,7 +139,7 @@ def test_three_messages_of_one_minute_get_each_its_own_receipt(
     sids = {identifier: sid for identifier, (_, sid, _) in rows(postgres_url).items()}
     ends = {third["id"]: "delivered", first["id"]: "undelivered", second["id"]: "sent"}
     told = [callback(sms, ends[sms["id"]], sids[sms["id"]]) for sms in (third, first, second)]
-    assert deliver([programs[0].url], token, told) == [204] * 3
+    assert deliver(programs[:1], token, told) == [204] * 3
     expected = {third["id"]: "DELIVERED", first["id"]: "BOUNCED", second["id"]: "SENT"}
     eventually(lambda: {identifier: status for identifier, (status, _, _) in rows(postgres_url).items()} == expected)
 
@@ -146,7 +150,7 @@ def test_a_receipt_that_twilio_did_not_sign_changes_nothing(
     with client(programs[0].url) as api:
         answer = posted(api, recipients=[{"id": "u", "phone": "+14155550100"}], channels=["SMS"])
     (sms,) = sms_of(answer)
-    assert deliver([programs[0].url], "another token", [callback(sms, "delivered", "SM1")]) == [403]
+    assert deliver(programs[:1], "another token", [callback(sms, "delivered", "SM1")]) == [403]
     connection = psycopg2.connect(postgres_url)
     with connection, connection.cursor() as cursor:
         cursor.execute("SELECT count(*) FROM callbacks")
