@@ -28,7 +28,7 @@ class ShownDelivery:
     """How many attempts called the provider."""
     max_attempts: int | None
     address: str | None
-    """The address used; None where the history does not tell and the plan's counts."""
+    """The address used by the shown attempt, else by another; None where no fact tells and the plan's counts."""
     queued_ms: int | None
     last_attempted_ms: int | None
     next_attempt_ms: int | None
@@ -69,7 +69,7 @@ def shown(history: History) -> ShownDelivery:
         reason=standing.get("reason"),
         attempt_count=len({each.attempt for each in told if each.status in _TRIED}),
         max_attempts=max((each.fact["attempts"] for each in told if "attempts" in each.fact), default=None),
-        address=current.get("address"),
+        address=current.get("address", _overlaid(each.fact for each in told).get("address")),
         queued_ms=_first_ms(told, {Status.QUEUED}),
         last_attempted_ms=began_ms if began_ms is not None else _first_ms(told, _TRIED),
         next_attempt_ms=standing.get("due") if status is Status.RETRYING else None,

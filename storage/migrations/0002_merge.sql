@@ -66,6 +66,7 @@ language sql immutable parallel safe as $$
   ), overlaid as (
     select
       max(status) filter (where stands) as status,
+      tocsin_overlaid(fact order by attempt, rank, at, place) as whole,
       tocsin_overlaid(fact order by attempt, rank, at, place) filter (where current) as fact,
       tocsin_overlaid(fact order by attempt, rank, at, place) filter (where stands) as standing,
       tocsin_overlaid(jsonb_build_object('code', fact -> 'code', 'message', fact -> 'message')
@@ -79,8 +80,8 @@ language sql immutable parallel safe as $$
       min(at) filter (where stands and status = 'DELIVERED') as delivered
     from placed
   )
-  select status, standing ->> 'reason', tried::integer, max_attempts, fact ->> 'address', tocsin_time(queued),
-    tocsin_time(coalesce(began, told_of)),
+  select status, standing ->> 'reason', tried::integer, max_attempts,
+    coalesce(fact ->> 'address', whole ->> 'address'), tocsin_time(queued), tocsin_time(coalesce(began, told_of)),
     case when status = 'RETRYING' then tocsin_time((standing ->> 'due')::bigint) end,
     tocsin_time(sent), tocsin_time(delivered), fact ->> 'provider', fact ->> 'provider_id', fact ->> 'word',
     failure ->> 'code', left(failure ->> 'message', 512), fact ->> 'price', (fact ->> 'segments')::integer

@@ -1,0 +1,77 @@
+"""What tests of Postgres begin with: facts as the scripts write them, and rows as they are stored."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from typing import Any
+from uuid import UUID
+
+from tocsin.domain import ids
+from tocsin.storage.connecting import connect
+from tocsin.storage.database import cursor, database
+
+AT_MS = 1_795_000_000_123
+EVENT = ids.event_id(AT_MS, b"0123456789")
+
+IN_APP_AND_EMAIL = ((1, "IN_APP", "DELIVERED", None, None, AT_MS), (2, "EMAIL", "QUEUED", None, "a@example.org", AT_MS))
+
+
+@contextmanager
+def lent(url: str) -> Iterator[Any]:
+    """A connection that this thread's storage functions use."""
+    with (
+        closing(connect(url, connect_timeout_ms=3_000, statement_timeout_ms=30_000)) as connection,
+        database.lent(connection),
+    ):
+        yield connection
+
+
+def ask(statement: str, *values: Any) -> list[Any]:
+    """The rows that a statement answers."""
+    with cursor() as query:
+        query.execute(statement, values or None)
+        return list(query.fetchall()) if query.description else []
+
+
+def note(user: str, event: UUID = EVENT) -> str:
+    """The id of a user's notification."""
+    return str(ids.notification_id(event, user))
+
+
+def routed(
+    *users: str, event: UUID = EVENT, at_ms: int = AT_MS, steps: Sequence[Sequence[Any]] = IN_APP_AND_EMAIL
+) -> dict[str, Any]:
+    """What route.lua tells."""
+    made = [[note(user, event), user, at_ms, [list(step) for step in steps]] for user in users]
+    return {"f": "routed", "e": str(event), "at": at_ms, "cid": "c1", "published": True, "n": made}
+
+
+def moved(
+    user: str,
+    status: str,
+    detail: dict[str, Any] | None = None,
+    *,
+    attempt: int = 1,
+    at_ms: int = AT_MS + 50,
+    word: str | None = None,
+    step: int = 2,
+    channel: str = "EMAIL",
+) -> dict[str, Any]:
+    """One change of one delivery, as `tell_move` of lib.lua tells it."""
+    return {"f": "moved", "d": [[note(user), step, channel, attempt, status, word, at_ms, detail or {}]]}
+
+
+def read(*users: str, at_ms: int = AT_MS + 900) -> dict[str, Any]:
+    """What read.lua tells."""
+    return {"f": "read", "at": at_ms, "n": [[note(user), user] for user in users]}
+
+
+def progress(
+    status: str, *, at_ms: int = AT_MS, expected: int | None = None, error: str | None = None
+) -> dict[str, Any]:
+    """What event.lua tells."""
+    return {"f": "event", "e": str(EVENT), "at": at_ms, "status": status, "expected": expected, "error": error}
+
+
+def entries(*facts: dict[str, Any]) -> list[tuple[str, list[dict[str, Any]]]]:
+    """Each fact as a journal entry of its own."""
+    return [(f"1-{number}", [fact]) for number, fact in enumerate(facts)]
