@@ -18,7 +18,15 @@ from urllib.parse import quote
 import psycopg2
 
 from tocsin.domain.errors import SettingError, Unavailable
-from tocsin.storage.server_process import Account, FolderLock, ServerProcess, launched, socket_folder, stop_orphan
+from tocsin.storage.server_process import (
+    Account,
+    FolderLock,
+    ServerProcess,
+    launched,
+    refuse_anothers,
+    socket_folder,
+    stop_orphan,
+)
 
 _MAJOR: Final = "18"
 _NAME: Final = "tocsin"
@@ -66,7 +74,7 @@ class EmbeddedPostgres:
         """The address of the database. Raises SettingError when the folder is in use or of another version, and
         Unavailable when the server does not start."""
         programs = _programs()
-        self._data.mkdir(parents=True, exist_ok=True)
+        refuse_anothers(self._folder)
         self._lock.take()
         account = _account(self._folder)
         if not self._folder.exists():

@@ -20,7 +20,7 @@ from urllib.parse import quote
 import psutil
 
 from tocsin.domain.errors import SettingError
-from tocsin.storage.server_process import FolderLock, ServerProcess, socket_folder, stop_orphan
+from tocsin.storage.server_process import FolderLock, ServerProcess, refuse_anothers, socket_folder, stop_orphan
 
 _SOCKET: Final = "redis.sock"
 _OLDEST: Final = (6, 2)
@@ -58,8 +58,9 @@ class EmbeddedRedis:
         if self._ephemeral:
             return self._start_fake()
         program, version = _program()
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        refuse_anothers(self._folder)
         self._lock.take()
+        self._folder.mkdir(mode=0o700, exist_ok=True)
         stop_orphan(_number_in(self._folder / "redis.pid"), self._folder, _STOP_SIGNALS, limit_s=_STOP_S)
         if version < _MULTIPART_AOF and (self._folder / "appendonlydir").exists():
             raise SettingError(

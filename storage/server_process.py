@@ -47,8 +47,16 @@ class FolderLock:
         self._descriptor: int | None = None
 
     def take(self) -> None:
-        """Raises SettingError that names the process which holds it."""
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+        """Makes the folder if need be. Raises SettingError that names the process which holds it, or says why nothing
+        can be kept there."""
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise SettingError(
+                f"data.dir: nothing can be kept in {self._path.parent} ({error.strerror}); let this user write there, "
+                "or name another folder (TOCSIN_DATA__DIR)"
+            ) from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -169,6 +177,15 @@ def launched(
     uid, gid = (str(account.uid), str(account.gid)) if account else ("-", "-")
     launcher = [sys.executable, "-I", "-S", str(_LAUNCHER), str(os.getpid()), str(int(death_signal)), uid, gid]
     return [*launcher, str(folder), *command]
+
+
+def refuse_anothers(folder: Path) -> None:
+    """Raises SettingError when `folder` was made by another user, whose files ours could not read. Root can."""
+    if folder.exists() and os.geteuid() not in (0, folder.stat().st_uid):
+        raise SettingError(
+            f"data.dir: {folder} belongs to another user (uid {folder.stat().st_uid}); start Tocsin as that one, "
+            "or give it a folder of its own (TOCSIN_DATA__DIR)"
+        )
 
 
 def stop_orphan(pid: int | None, folder: Path, stop_signals: Sequence[signal.Signals], *, limit_s: float) -> None:

@@ -102,8 +102,11 @@ def test_what_was_written_is_there_after_a_restart(kind: type[Any], tmp_path: Pa
 
 @pytest.mark.parametrize(("kind", "limit_s"), [(EmbeddedPostgres, 3.0), (EmbeddedRedis, 1.5)])
 def test_it_is_ready_soon_and_ends_with_its_owner(kind: type[Any], limit_s: float, tmp_path: Path) -> None:
-    # Wanted are 1 s and 0.5 s; a machine that runs other tests beside this one is given three times as long.
+    # 0.04 s and 0.03 s on two idle cores; far more is allowed, for other tests may run beside this one. The first start,
+    # in which Postgres makes its cluster (0.8 s), is not counted.
     server = kind(tmp_path)
+    with running(server):
+        pass
     began = time.monotonic()
     with running(server):
         assert time.monotonic() - began < limit_s
@@ -258,6 +261,21 @@ def test_it_works_as_an_ordinary_user(tmp_path: Path) -> None:
                 holder.terminate()
     finally:
         subprocess.run(["rm", "-rf", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_folder_that_cannot_be_made_is_refused_with_the_mend(kind: type[Any], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SettingError, match=r"data\.dir: nothing can be kept in .*TOCSIN_DATA__DIR"):
+        kind(tmp_path / "file" / "data").start()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_another_users_data_is_refused(kind: type[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / kind.__name__.removeprefix("Embedded").lower()).mkdir()
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    with pytest.raises(SettingError, match=rf"belongs to another user \(uid {os.getuid()}\)"):
+        kind(tmp_path).start()
 
 
 def test_without_any_redis_the_mend_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
