@@ -102,8 +102,8 @@ def test_what_was_written_is_there_after_a_restart(kind: type[Any], tmp_path: Pa
 
 @pytest.mark.parametrize(("kind", "limit_s"), [(EmbeddedPostgres, 3.0), (EmbeddedRedis, 1.5)])
 def test_it_is_ready_soon_and_ends_with_its_owner(kind: type[Any], limit_s: float, tmp_path: Path) -> None:
-    # 0.04 s and 0.03 s on two idle cores; far more is allowed, for other tests may run beside this one. The first start,
-    # in which Postgres makes its cluster (0.8 s), is not counted.
+    # 0.04 s and 0.03 s on two idle cores; far more is allowed, for other tests may run beside this one. The first
+    # start, in which Postgres makes its cluster (0.8 s), is not counted.
     server = kind(tmp_path)
     with running(server):
         pass
