@@ -1,4 +1,4 @@
-"""Push through Firebase Cloud Messaging: its settings. Sending is in `fcm_sender`, which is imported when FCM is
+"""Push through Firebase Cloud Messaging: its settings. Sending is in `senders.fcm`, which is imported when FCM is
 configured: the SDK takes half a second and 20 MB.
 """
 
@@ -42,7 +42,7 @@ def _build(settings: FcmSettings, context: BuildContext) -> Sender:
     for name in ("private_key", "client_email"):
         if getattr(settings, name) is None:
             raise SettingError(f"{SECTION}.{name}: set it with the project, or unset {SECTION}.project_id")
-    from tocsin.channels.fcm_sender import FcmSender  # noqa: PLC0415  # see the module's docstring
+    from tocsin.channels.senders.fcm import FcmSender  # noqa: PLC0415  # see the module's docstring
 
     return FcmSender(settings, context, provider)
 

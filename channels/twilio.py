@@ -1,6 +1,6 @@
 """SMS through Twilio: its settings, what its codes and words mean, and how its receipts are read.
 
-Sending is in `twilio_sender`, which is imported when Twilio is configured: the SDK and what it stands on cost 30 MB.
+Sending is in `senders.twilio`, which is imported when Twilio is configured: the SDK and what it stands on cost 30 MB.
 """
 
 from collections.abc import Mapping
@@ -126,7 +126,7 @@ def _build(settings: TwilioSettings, context: BuildContext) -> Sender:
     for name in ("auth_token", "from_number"):
         if getattr(settings, name) is None:
             raise SettingError(f"{SECTION}.{name}: set it with the account, or unset {SECTION}.account_sid")
-    from tocsin.channels.twilio_sender import TwilioSender  # noqa: PLC0415  # see the module's docstring
+    from tocsin.channels.senders.twilio import TwilioSender  # noqa: PLC0415  # see the module's docstring
 
     return TwilioSender(settings, context, provider)
 

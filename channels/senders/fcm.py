@@ -21,10 +21,10 @@ from google.oauth2 import service_account
 
 from tocsin.channels.contract import BuildContext, Message, Outcome, OutcomeKind
 from tocsin.channels.fcm import SECTION, FcmSettings
-from tocsin.channels.fcm_answers import Answer, combined, read_refusal
 from tocsin.channels.links import action_link
-from tocsin.channels.threads import NotBegun, StillRunning, Threads
-from tocsin.channels.transport import UNREADABLE, Call, after_error, not_begun, prepare
+from tocsin.channels.senders.fcm_answers import Answer, combined, read_refusal
+from tocsin.channels.senders.threads import NotBegun, StillRunning, Threads
+from tocsin.channels.senders.transport import UNREADABLE, Call, after_error, not_begun, prepare
 from tocsin.domain.delivery import Channel, Reason
 from tocsin.domain.errors import SettingError
 from tocsin.domain.plan import Priority

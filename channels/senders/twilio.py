@@ -15,8 +15,8 @@ from twilio.rest import Client
 
 from tocsin.channels.cleaning import cleaned, private_parts
 from tocsin.channels.contract import BuildContext, Message, Outcome, OutcomeKind
-from tocsin.channels.threads import NotBegun, StillRunning, Threads
-from tocsin.channels.transport import (
+from tocsin.channels.senders.threads import NotBegun, StillRunning, Threads
+from tocsin.channels.senders.transport import (
     UNREADABLE,
     Call,
     after_error,

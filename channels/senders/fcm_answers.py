@@ -8,7 +8,7 @@ from firebase_admin import exceptions, messaging
 
 from tocsin.channels.cleaning import cleaned
 from tocsin.channels.contract import Outcome, OutcomeKind
-from tocsin.channels.transport import Call, after_error, retry_after_s
+from tocsin.channels.senders.transport import Call, after_error, retry_after_s
 from tocsin.domain.delivery import Reason
 
 _SHORTEST_QUOTA_WAIT_S: Final = 60.0
