@@ -93,11 +93,11 @@ class _Stream:
         self._lines = lines
         self.failure: Exception | None = None
 
-    def read(self, _: int) -> str:
+    def read(self, _: int) -> bytes:
         """Some of the lines, whatever the size asked for; nothing at the end."""
         try:
-            some = "\n".join(islice(self._lines, _LINES_AT_ONCE))
+            some = "\n".join(islice(self._lines, _LINES_AT_ONCE)).encode()
         except Exception as failure:
             self.failure = failure
             raise
-        return some + "\n" if some else ""
+        return some + b"\n" if some else b""

@@ -69,6 +69,18 @@ def cursor() -> Any:
     return connection.cursor()
 
 
+@contextmanager
+def judging() -> Iterator[None]:
+    """Raises errors of Postgres as what they mean to a caller."""
+    try:
+        yield
+    except (psycopg2.Error, PeeweeException) as error:
+        judgement = judged(error)
+        if judgement is None:
+            raise
+        raise judgement from error
+
+
 def judged(error: BaseException) -> TocsinError | None:
     """What an error of Postgres means to a caller; None for one that is our own defect. Its text names codes and
     columns, never values."""

@@ -12,7 +12,7 @@ from psycopg2.extras import execute_values
 
 from tocsin.storage import accepted_rows, merging
 from tocsin.storage.copying import put
-from tocsin.storage.database import Refused, cursor
+from tocsin.storage.database import Refused, cursor, judging
 from tocsin.storage.gathered import Callback, EventProgress, Gathered, gather
 from tocsin.storage.incoming import delivery_lines, keyed, notification_lines
 from tocsin.storage.transactions import in_transaction
@@ -26,7 +26,12 @@ def store(entries: Sequence[Entry]) -> None:
     """Stores the facts of `entries`, all or none. Raises Refused where Postgres will never take them: one bad entry is
     enough, so the caller halves the batch."""
     rows = gather(entries)
-    in_transaction(lambda: _write(rows))
+    try:
+        with judging():
+            in_transaction(lambda: _write(rows))
+    except ValueError as error:
+        # psycopg2 itself refuses what no text of Postgres can hold.
+        raise Refused("a fact holds a character that cannot be stored") from error
 
 
 def refuse(entry_id: str, facts: Sequence[Mapping[str, Any]], why: str) -> None:

@@ -9,14 +9,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, Final, Generic, ParamSpec, TypeVar
 
-import psycopg2
 from loguru import logger
-from peewee import PeeweeException
 
 from tocsin.domain.errors import PostgresAway
 from tocsin.domain.setting_sections import PostgresSettings
 from tocsin.storage.connecting import break_off, connect, is_alive, is_clean
-from tocsin.storage.database import TooSlow, cursor, database, judged
+from tocsin.storage.database import TooSlow, cursor, database, judging
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -65,22 +63,25 @@ class Postgres:
 
     def _run(self, work: "_Work[_T]") -> _T:
         try:
-            connection = self._take()
-            try:
-                with work.on(connection), database.lent(connection):
-                    answer = work.function()
-            finally:
-                self._give_back(connection)
-        except (psycopg2.Error, PeeweeException) as error:
-            judgement = judged(error)
-            if judgement is None:
-                raise
-            if isinstance(judgement, PostgresAway) and not isinstance(judgement, TooSlow):
-                self._outage.begins(judgement)
+            with judging():
+                answer = self._on_a_connection(work)
+        except PostgresAway as error:
+            if not isinstance(error, TooSlow):
+                self._outage.begins(error)
                 self._drop_idle()
-            raise judgement from error
+            raise
         self._outage.ends()
         return answer
+
+    def _on_a_connection(self, work: "_Work[_T]") -> _T:
+        connection = self._take()
+        work.starts_on(connection)
+        try:
+            with database.lent(connection):
+                return work.function()
+        finally:
+            work.ends()
+            self._give_back(connection)
 
     def _take(self) -> Any:
         with suppress(IndexError):
@@ -115,15 +116,11 @@ class _Work(Generic[_T]):
         self._connection: Any = None
         self._lock = threading.Lock()
 
-    def on(self, connection: Any) -> "_Work[_T]":
+    def starts_on(self, connection: Any) -> None:
         with self._lock:
             self._connection = connection
-        return self
 
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, *_: object) -> None:
+    def ends(self) -> None:
         with self._lock:
             self._connection = None
 

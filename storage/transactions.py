@@ -1,5 +1,7 @@
 """Work that is tried again when it met another transaction."""
 
+import random
+import time
 from collections.abc import Callable
 from typing import Final, TypeVar
 
@@ -9,17 +11,20 @@ from peewee import PeeweeException
 from tocsin.storage.database import database, is_conflict
 
 _T = TypeVar("_T")
-_TRIES: Final = 5
+_TRIES: Final = 6
+_PAUSE_S: Final = 0.05
 
 
 def tried_again(work: Callable[[], _T]) -> _T:
     """What `work` answers; it is run again after a deadlock or a serialization failure."""
-    for _ in range(_TRIES - 1):
+    for turn in range(1, _TRIES):
         try:
             return work()
         except (PeeweeException, psycopg2.Error) as error:
             if not is_conflict(error):
                 raise
+        # Two that met once meet again if both start at once.
+        time.sleep(random.uniform(0, _PAUSE_S * turn))  # noqa: S311  # no secret
     return work()
 
 

@@ -1,13 +1,17 @@
 """What tests of Postgres begin with: facts as the scripts write them, and rows as they are stored."""
 
-from collections.abc import Iterator, Sequence
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from tocsin.domain import ids
 from tocsin.storage.connecting import connect
 from tocsin.storage.database import cursor, database
+
+_T = TypeVar("_T")
 
 AT_MS = 1_795_000_000_123
 EVENT = ids.event_id(AT_MS, b"0123456789")
@@ -23,6 +27,15 @@ def lent(url: str) -> Iterator[Any]:
         database.lent(connection),
     ):
         yield connection
+
+
+def eventually(look: Callable[[], _T], *, limit_s: float = 10.0) -> _T:
+    """What `look` sees as soon as it sees something."""
+    end_s = time.monotonic() + limit_s
+    while not (seen := look()):
+        assert time.monotonic() < end_s, "it did not happen"
+        threading.Event().wait(0.01)
+    return seen
 
 
 def ask(statement: str, *values: Any) -> list[Any]:
