@@ -6,6 +6,8 @@ import os
 import statistics
 import subprocess
 import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +18,17 @@ _CONNECTIONS: Final = 64
 _RATE: Final = 200
 _ROUNDS: Final = 3
 _HERE: Final = Path(__file__).parent
+
+
+@dataclass(frozen=True, slots=True)
+class _Round:
+    """Events a second; microseconds of a core that one costs the answering process; shares of a core."""
+
+    rate: float
+    own_us: float
+    own_share: float
+    servers_share: float
+    client_share: float
 
 
 def measure(seconds: float) -> list[Figure]:
@@ -35,25 +48,37 @@ def measure(seconds: float) -> list[Figure]:
 
 
 def _throughput(ours: Program, limit: Program, servers: Servers, each_s: float) -> Figure:
-    found: dict[Program, list[dict[str, Any]]] = {ours: [], limit: []}
-    used = {ours: 0.0, "postgres": 0.0, "redis": 0.0}
-    pids = {ours: ours.pid, "postgres": servers.postgres_pid, "redis": servers.redis_pid}
+    """Turn by turn. Beside the rates stands what an event costs the process that answers, which other work on the
+    machine disturbs less."""
+    found: dict[str, list[_Round]] = {"ours": [], "limit": []}
     for _ in range(_ROUNDS):
-        before = {name: processor_s(pid) for name, pid in pids.items()}
-        found[ours].append(_load(ours, each_s))
-        used = {name: used[name] + processor_s(pid) - before[name] for name, pid in pids.items()}
-        found[limit].append(_load(limit, each_s))
-    shares = {("http" if name is ours else str(name)): spent / _ROUNDS / each_s for name, spent in used.items()}
-    shares["client"] = statistics.median(said["client_share"] for said in found[ours])
-    shares["client_at_limit"] = statistics.median(said["client_share"] for said in found[limit])
-    return beside(
-        "accept",
-        "events/s",
-        [said["rate"] for said in found[ours]],
-        [said["rate"] for said in found[limit]],
-        least=0.5,
-        notes={f"{name}_share": round(share, 2) for name, share in shares.items()},
+        found["ours"].append(_round(ours, each_s, servers))
+        found["limit"].append(_round(limit, each_s))
+    mine = found["ours"]
+    notes = {
+        "us_of_a_core_an_event": round(statistics.median(each.own_us for each in mine)),
+        "at_limit": round(statistics.median(each.own_us for each in found["limit"])),
+        "http_share": _median(each.own_share for each in mine),
+        "servers_share": _median(each.servers_share for each in mine),
+        "client_share": _median(each.client_share for each in mine),
+        "client_share_at_limit": _median(each.client_share for each in found["limit"]),
+    }
+    rates = {name: [each.rate for each in rounds] for name, rounds in found.items()}
+    return beside("accept", "events/s", rates["ours"], rates["limit"], least=0.5, notes=notes)
+
+
+def _round(program: Program, seconds: float, servers: Servers | None = None) -> _Round:
+    others = (servers.postgres_pid, servers.redis_pid) if servers else ()
+    own_s, others_s = processor_s(program.pid), processor_s(*others)
+    said = _load(program, seconds)
+    own_s, others_s = processor_s(program.pid) - own_s, processor_s(*others) - others_s
+    return _Round(
+        said["rate"], own_s / said["answered"] * 1e6, own_s / seconds, others_s / seconds, said["client_share"]
     )
+
+
+def _median(shares: Iterable[float]) -> float:
+    return round(statistics.median(shares), 2)
 
 
 def _latency(said: list[dict[str, Any]]) -> list[Figure]:

@@ -14,7 +14,7 @@ from dramatiq import Message
 from redis.exceptions import RedisError
 
 from tocsin.storage.keys import Keys
-from tocsin.storage.scripts import Scripts
+from tocsin.storage.scripts import Scripts, Step
 
 correlation: ContextVar[str] = ContextVar("correlation", default="-")
 """The correlation id of the work under way, from the request through every actor."""
@@ -33,17 +33,21 @@ class Calls:
 
     async def put(self, queue: str, actor: str, *arguments: str | int, most_waiting: int = 0) -> bool:
         """Calls `actor` by its queue; False when `most_waiting` calls wait there already (0: no limit)."""
+        step = self.step(queue, actor, *arguments, most_waiting=most_waiting, cid=correlation.get())
+        return bool(await self._scripts.run(step.name, *step.arguments))
+
+    def step(self, queue: str, actor: str, *arguments: str | int, most_waiting: int = 0, cid: str) -> Step:
+        """What `put` runs, to be sent together with other steps."""
         queued_as = str(uuid.uuid4())
         message: Message[Any] = Message(
             queue_name=queue,
             actor_name=actor,
             args=arguments,
             kwargs={},
-            options={"redis_message_id": queued_as, "cid": correlation.get()},
+            options={"redis_message_id": queued_as, "cid": cid},
             message_timestamp=int(time.time() * 1000),
         )
-        answer = await self._scripts.run("kick", queue, most_waiting, queued_as, message.encode().decode())
-        return bool(answer)
+        return Step("kick", (queue, most_waiting, queued_as, message.encode().decode()))
 
     async def listen(self, wake: Callable[[str], None]) -> None:
         """Tells `wake` every queue that a call was put into, until it is cancelled. A word that is lost while Redis is

@@ -11,7 +11,7 @@ from tocsin.domain.event import Event, Recipient
 from tocsin.domain.plan import PlannedDelivery, Priority
 from tocsin.storage.keys import Keys
 from tocsin.storage.redis import told
-from tocsin.storage.scripts import MOST_ITEMS, Scripts
+from tocsin.storage.scripts import MOST_ITEMS, Scripts, Step
 
 _DAY_MS: Final = 86_400_000
 _READ_MARKER_MS: Final = 3_600_000
@@ -91,13 +91,16 @@ class Flights:
 
     async def accept(self, event: Event, recipients: Sequence[Recipient], fact: dict[str, Any] | None) -> bool:
         """Takes an event in; False when it was there. `fact` is given where Postgres does not have the event yet."""
+        step = self.accepting(event, recipients, fact)
+        return bool(await self._scripts.run(step.name, *step.arguments))
+
+    def accepting(self, event: Event, recipients: Sequence[Recipient], fact: dict[str, Any] | None) -> Step:
+        """What `accept` runs, to be sent together with other steps."""
         people = (person.model_dump_json(exclude_none=True) for person in recipients)
         told_later = json.dumps(fact, separators=(",", ":")) if fact else ""
         mandatory = "1" if event.mandatory else "0"
-        answer = await self._scripts.run(
-            "accept", event.id, event.model_dump_json(), event.type, mandatory, _GUARD_MS, told_later, *people
-        )
-        return bool(answer)
+        content = event.model_dump_json()
+        return Step("accept", (event.id, content, event.type, mandatory, _GUARD_MS, told_later, *people))
 
     async def event(self, event: UUID) -> Event | None:
         """The event's content, while something of it is in motion or cached."""

@@ -10,15 +10,19 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from tocsin.domain.errors import Conflict, PostgresAway, RedisAway, Unavailable
+from loguru import logger
+
+from tocsin.domain.errors import Conflict, PostgresAway, RedisAway, TocsinError, Unavailable
 from tocsin.domain.event import Event, Recipient
 from tocsin.storage import accepted
 from tocsin.storage.accepted import Accepted, Idempotency, Stored
-from tocsin.storage.flights import Flights
+from tocsin.storage.entrance import Entrance
 from tocsin.storage.memory import MemoryGuard
 from tocsin.storage.postgres import Postgres
 
 _MOST_TOGETHER = 200
+
+_Waiting = tuple[Accepted, "asyncio.Future[Stored]"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +37,13 @@ class Taken:
 class Intake:
     """Takes events on one event loop."""
 
-    def __init__(self, flights: Flights, postgres: Postgres, memory: MemoryGuard) -> None:
-        self._flights = flights
+    def __init__(self, entrance: Entrance, postgres: Postgres, memory: MemoryGuard) -> None:
+        self._entrance = entrance
         self._memory = memory
         self._postgres = postgres
-        self._gathering: list[tuple[Accepted, asyncio.Future[Stored]]] = []
+        self._gathering: list[_Waiting] = []
         self._committing: asyncio.Task[None] | None = None
+        self._entering: set[asyncio.Task[None]] = set()
         self.redis_is_durable = False
         """Whether Redis has AOF on, so that an event may rest in it alone."""
 
@@ -51,18 +56,12 @@ class Intake:
             stored = await self._commit(row)
         except PostgresAway:
             return await self._take_into_redis(row)
-        if stored.replay is not None:
-            return Taken("postgres", stored.replay)
-        try:
-            await self._flights.accept(row.event, row.recipients, None)
-        except RedisAway:
-            return Taken("postgres")
-        return Taken("postgres")
+        return Taken("postgres", stored.replay)
 
     async def _take_into_redis(self, row: Accepted) -> Taken:
         if not self.redis_is_durable:
             raise PostgresAway("Postgres is away and Redis does not keep what it is told (appendonly is off)")
-        await self._flights.accept(row.event, row.recipients, fact_of(row.event, row.recipients, row.idempotency))
+        await self._entrance.enter_alone(row, fact_of(row.event, row.recipients, row.idempotency))
         return Taken("redis")
 
     async def _commit(self, row: Accepted) -> Stored:
@@ -82,7 +81,23 @@ class Intake:
             except Exception as error:  # whatever it is, those who wait must hear of it
                 _answer(batch, [error] * len(batch))
             else:
-                _answer(batch, answers)
+                # The next commit runs meanwhile.
+                entering = asyncio.create_task(self._enter(batch, answers))
+                self._entering.add(entering)
+                entering.add_done_callback(self._entering.discard)
+
+    async def _enter(self, batch: Sequence[_Waiting], answers: Sequence[Stored | TocsinError]) -> None:
+        taken = [
+            row
+            for (row, _), answer in zip(batch, answers, strict=True)
+            if isinstance(answer, Stored) and answer.replay is None
+        ]
+        try:
+            if taken:
+                await self._entrance.enter(taken)
+        except Exception:
+            logger.exception("{} events are stored and start later", len(taken))
+        _answer(batch, answers)
 
 
 def fact_of(event: Event, recipients: Sequence[Recipient], idempotency: Idempotency | None) -> dict[str, Any]:
@@ -95,7 +110,7 @@ def fact_of(event: Event, recipients: Sequence[Recipient], idempotency: Idempote
     }
 
 
-def _answer(batch: Sequence[tuple[Accepted, "asyncio.Future[Stored]"]], answers: Sequence[Stored | Exception]) -> None:
+def _answer(batch: Sequence[_Waiting], answers: Sequence[Stored | Exception]) -> None:
     for (_, future), answer in zip(batch, answers, strict=True):
         if future.done():
             continue

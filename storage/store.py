@@ -15,6 +15,7 @@ from tocsin.storage import queries, users
 from tocsin.storage.accepted import Accepted, Idempotency
 from tocsin.storage.calls import Calls
 from tocsin.storage.depths import Depths, alive, measure
+from tocsin.storage.entrance import Entrance
 from tocsin.storage.facts import Entry, Journal
 from tocsin.storage.flights import Flights, InboxSettings
 from tocsin.storage.inbox import InboxLists
@@ -66,7 +67,7 @@ class Store:
         self.keys_mirror = KeysMirror(client, keys)
         self.people = People(self.flights, self.profiles, postgres)
         memory = MemoryGuard(client, most=settings.redis.max_memory, share=settings.redis.max_memory_share)
-        self._intake = Intake(self.flights, postgres, memory)
+        self._intake = Intake(Entrance(scripts, self.flights, self.calls), postgres, memory)
 
     @classmethod
     async def open(cls, settings: Settings, postgres: Postgres) -> "Store":
@@ -128,13 +129,7 @@ class Store:
         return taken
 
     async def _accept(self, event: Event, recipients: Sequence[Recipient], idempotency: Idempotency | None) -> Taken:
-        taken = await self._intake.take(Accepted(event, list(recipients), idempotency))
-        if taken.replay is None:
-            try:
-                await self.calls.put("fan_out", "fan_out", str(event.id))
-            except RedisAway:
-                logger.warning("event {} is stored; it starts when Redis is back", event.id)
-        return taken
+        return await self._intake.take(Accepted(event, list(recipients), idempotency))
 
     async def read(self, user: str, notifications: Sequence[UUID]) -> list[Read]:
         """Marks notifications of `user` read, in both stores before it answers. Raises RedisAway, for something may

@@ -10,12 +10,12 @@ import sys
 from typing import Any
 
 from tocsin.app import main
-from tocsin.storage.calls import Calls
+from tocsin.storage.entrance import Entrance
 from tocsin.storage.flights import Flights
 from tocsin.storage.store import Store
 
 POINTS: dict[str, tuple[type, str, str]] = {
-    "between accept and fan_out": (Calls, "put", "before"),
+    "between accept and fan_out": (Entrance, "enter", "before"),
     "before a chunk is routed": (Flights, "route", "before"),
     "after a chunk is routed": (Flights, "route", "after"),
     "between claim and begin": (Flights, "begin", "before"),

@@ -1,0 +1,45 @@
+"""Where accepted events enter Redis: those of one commit in one trip, each with the call to its fan-out."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+from loguru import logger
+
+from tocsin.domain.errors import RedisAway, Unavailable
+from tocsin.storage.accepted import Accepted
+from tocsin.storage.calls import Calls
+from tocsin.storage.flights import Flights
+from tocsin.storage.scripts import Scripts, Step
+
+
+class Entrance:
+    """Enters events on one event loop. A trip of its own for each would cost more than the rest of accepting."""
+
+    def __init__(self, scripts: Scripts, flights: Flights, calls: Calls) -> None:
+        self._scripts = scripts
+        self._flights = flights
+        self._calls = calls
+
+    async def enter(self, rows: Sequence[Accepted]) -> None:
+        """Enters events that Postgres has. One that Redis does not take now is entered by a job later."""
+        try:
+            answers = await self._scripts.run_all([step for row in rows for step in self._steps(row)])
+        except RedisAway:
+            logger.warning("{} events are stored; they start when Redis is back", len(rows))
+            return
+        if refused := [answer for answer in answers if isinstance(answer, Exception)]:
+            logger.warning("events are stored and start later, for Redis refuses: {}", type(refused[0]).__name__)
+
+    async def enter_alone(self, row: Accepted, fact: dict[str, Any]) -> None:
+        """Enters an event that only Redis has, with the fact for Postgres. Raises RedisAway and Overloaded."""
+        await self._flights.accept(row.event, row.recipients, fact)
+        # It lies in `due` by now: a call that fails is made again soon.
+        with suppress(Unavailable):
+            await self._calls.put("fan_out", "fan_out", str(row.event.id))
+
+    def _steps(self, row: Accepted) -> tuple[Step, Step]:
+        return (
+            self._flights.accepting(row.event, row.recipients, None),
+            self._calls.step("fan_out", "fan_out", str(row.event.id), cid=row.event.cid),
+        )
