@@ -51,7 +51,7 @@ def sandbox() -> Iterator[Sandbox]:
 @pytest.fixture
 def environ(sandbox: Sandbox, redis_url: str, postgres_url: str) -> dict[str, str]:
     """Leases as short as the providers' time-outs allow, so that what a dead process held is soon free."""
-    return environment(
+    given = environment(
         sandbox,
         redis_url,
         postgres_url,
@@ -61,6 +61,8 @@ def environ(sandbox: Sandbox, redis_url: str, postgres_url: str) -> dict[str, st
         TOCSIN_PUSH__FCM__TIMEOUT="1s",
         TOCSIN_RETRY__BASE="100ms",
     )
+    # Twilio is told our delivery's id by the address of its receipts.
+    return given | {"TOCSIN_HTTP__PUBLIC_URL": f"http://127.0.0.1:{given['TOCSIN_HTTP__PORT']}"}
 
 
 def people() -> list[dict[str, str]]:
@@ -104,7 +106,7 @@ def post_to(http: Program) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     "point",
-    ["before a chunk is routed", "after a chunk is routed", "between claim and begin", "between commit and trim"],
+    ["before a chunk is routed", "after a chunk is routed", "between claim and begin"],
 )
 def test_where_no_provider_call_was_under_way_each_delivery_is_made_once(
     point: str, environ: dict[str, str], sandbox: Sandbox, postgres_url: str, tmp_path: Path
@@ -134,8 +136,8 @@ def test_a_process_killed_between_accept_and_fan_out_loses_nothing(
     assert len(found) == PEOPLE * 4
 
 
-@pytest.mark.parametrize("point", ["between send and record", "between record and reply"])
-def test_between_send_and_record_only_what_is_uncertain_and_resent_goes_out_twice(
+@pytest.mark.parametrize("point", ["between send and record", "between record and reply", "between commit and trim"])
+def test_where_calls_were_under_way_only_what_is_uncertain_and_resent_goes_out_twice(
     point: str, environ: dict[str, str], sandbox: Sandbox, postgres_url: str, tmp_path: Path
 ) -> None:
     http = Program(tmp_path, "http", environ=environ)
@@ -144,16 +146,15 @@ def test_between_send_and_record_only_what_is_uncertain_and_resent_goes_out_twic
         post_to(http)
         assert doomed.wait(30) == -9
         found = take_up(environ, tmp_path, postgres_url)
-    channel_of = {delivery: channel for delivery, channel, _ in found}
-    status_of = {delivery: status for delivery, _, status in found}
     times = sent_times(sandbox)
-    assert set(times) == {delivery for delivery, channel in channel_of.items() if channel in {"SMS", "EMAIL"}}
-    for delivery, count in times.items():
-        if channel_of[delivery] == "SMS":
-            assert count == 1, "an SMS whose outcome is unknown is held, never sent again"
-            assert status_of[delivery] in {"SENT", "DELIVERED", "UNCERTAIN"}
-        else:
-            assert count == 1 or uncertain_before(postgres_url, delivery)
+    for delivery, channel, status in found:
+        if channel == "SMS":
+            # What is unknown is held: it went out, or the process died in the moment before it would have.
+            assert times[delivery] <= 1
+            assert status in {"SENT", "DELIVERED"} if times[delivery] else status == "UNCERTAIN"
+        elif channel == "EMAIL":
+            assert times[delivery] == 1 or (times[delivery] == 2 and uncertain_before(postgres_url, delivery))
+            assert status == "SENT"
 
 
 def uncertain_before(postgres_url: str, delivery: str) -> bool:
