@@ -1,12 +1,13 @@
 // Which view is shown, signing in and out, and looking again every two seconds.
 
 import { get, key, Problem } from "./api.js";
-import { fill, make } from "./dom.js";
+import { make } from "./dom.js";
 import { eventView } from "./event.js";
 import { eventsView } from "./events.js";
 import { find } from "./find.js";
 import { notificationView } from "./journey.js";
 import { outboxView } from "./outbox.js";
+import { show } from "./patch.js";
 
 const LOOK_AGAIN_MS = 2000;
 const VIEWS = { events: (id) => (id ? eventView(id) : eventsView()), notifications: notificationView, outbox: outboxView };
@@ -18,7 +19,7 @@ const live = document.getElementById("live");
 let looking = new AbortController();
 
 /** Shows what the address names, until it names something else. */
-async function show({ focus = true } = {}) {
+async function go({ focus = true } = {}) {
   looking.abort();
   looking = new AbortController();
   if (!key.get()) return signIn();
@@ -27,7 +28,7 @@ async function show({ focus = true } = {}) {
   document.title = `${view.title} · Tocsin`;
   top.hidden = false;
   mark(VIEWS[name] ? name : "events");
-  fill(main, make("p.hint", null, "Loading…"));
+  main.replaceChildren(make("p.hint", null, "Loading…"));
   if (focus) main.focus({ preventScroll: true });
   scrollTo(0, 0);
   await follow(view, looking.signal);
@@ -41,7 +42,7 @@ async function follow(view, signal) {
       try {
         const data = await view.load(signal);
         const text = JSON.stringify(data);
-        if (!signal.aborted && text !== drawn) fill(main, view.draw(data));
+        if (!signal.aborted && text !== drawn) show(main, view.draw(data));
         drawn = text;
         say("");
       } catch (error) {
@@ -62,12 +63,12 @@ function trouble(error, nothingShown) {
     return true;
   }
   if (error.status >= 400 && error.status < 500) {
-    fill(main, make("section.notice", null, make("h1", null, "Not found"), make("p", null, error.message),
+    show(main, make("section.notice", null, make("h1", null, "Not found"), make("p", null, error.message),
       make("p", null, make("a", { href: "#/events" }, "All events"))));
     return true;
   }
   say("No connection; trying again");
-  if (nothingShown) fill(main, make("p.notice", null, error.message));
+  if (nothingShown) show(main, make("p.notice", null, error.message));
   return false;
 }
 
@@ -96,7 +97,7 @@ function signIn(problem = "") {
   looking.abort();
   top.hidden = true;
   document.title = "Sign in · Tocsin";
-  fill(main, document.getElementById("sign-in-page").content.cloneNode(true));
+  main.replaceChildren(document.getElementById("sign-in-page").content.cloneNode(true));
   document.getElementById("key-problem").textContent = problem;
   document.getElementById("sign-in").addEventListener("submit", signedIn);
   document.getElementById("key").focus();
@@ -121,7 +122,7 @@ async function signedIn(submitted) {
 async function enter() {
   const outbox = document.getElementById("outbox-link");
   outbox.hidden = !(await get("/api/sandbox/outbox", { limit: 1 }).then(() => true, () => false));
-  await show();
+  await go();
 }
 
 document.getElementById("sign-out").addEventListener("click", () => {
@@ -139,7 +140,7 @@ document.getElementById("find").addEventListener("submit", async (submitted) => 
 });
 document.getElementById("find-id").addEventListener("input", (typed) => typed.target.setCustomValidity(""));
 addEventListener("hashchange", () => {
-  if (location.hash.startsWith("#/")) show();
+  if (location.hash.startsWith("#/")) go();
 });
 if (key.get()) enter();
 else signIn();

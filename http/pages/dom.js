@@ -12,20 +12,14 @@ export function make(selector, attributes, ...children) {
   return element;
 }
 
-/** Puts `children` in the place of what `container` holds; the focus stays on the element with the same data-key. */
-export function fill(container, ...children) {
-  const key = container.contains(document.activeElement) ? document.activeElement.dataset.key : null;
-  container.replaceChildren(...children.flat().filter(Boolean));
-  if (key) container.querySelector(`[data-key="${CSS.escape(key)}"]`)?.focus({ preventScroll: true });
-}
-
-/** A table with a caption for those who hear it. `rows` are lists of cells, each a text, an element, or {class, text}. */
+/** A table with a caption for those who hear it. `rows` are pairs: what the row is about, and its cells, each a text or
+ *  an element. */
 export function table(caption, columns, rows) {
   return make("div.scroll", { tabindex: "0", role: "region", "aria-label": caption },
     make("table", null,
       make("caption.visually-hidden", null, caption),
       make("thead", null, make("tr", null, columns.map((name) => make("th", { scope: "col" }, name)))),
-      make("tbody", null, rows.map((cells) => make("tr", null, cells.map((cell) => make("td", null, cell ?? nothing())))))));
+      make("tbody", null, rows.map(([key, cells]) => make("tr", { "data-key": key }, cells.map((cell, place) => make("td", { "data-label": columns[place] }, cell ?? nothing())))))));
 }
 
 /** What stands where there is nothing. */
@@ -39,9 +33,31 @@ export function facts(pairs) {
   return make("dl.facts", null, shown.map(([name, value]) => make("div", null, make("dt", null, name), make("dd", null, value))));
 }
 
+const TONES = {
+  good: ["SENT", "DELIVERED", "COMPLETED", "READ", "LISTED"],
+  wait: ["SCHEDULED", "QUEUED", "SENDING", "PENDING", "PROCESSING", "ACCEPTED"],
+  care: ["RETRYING", "UNCERTAIN", "HIGH"],
+  bad: ["FAILED", "DEAD", "BOUNCED", "CRITICAL"],
+};
+const STANDINGS = [
+  "DELIVERED", "SENT", "SENDING", "QUEUED", "SCHEDULED", "RETRYING", "UNCERTAIN",
+  "FAILED", "DEAD", "BOUNCED", "CANCELLED", "SUPPRESSED",
+];
+export const TONE_NAMES = ["good", "wait", "care", "bad", "off"];
+
+/** Which colour a status has: good, wait, care, bad, or off. */
+export function tone(status) {
+  return Object.keys(TONES).find((name) => TONES[name].includes(status)) ?? "off";
+}
+
+/** Pairs of a status and its count, the best first. */
+export function standings(counts) {
+  return Object.entries(counts).toSorted(([one], [other]) => STANDINGS.indexOf(one) - STANDINGS.indexOf(other));
+}
+
 /** A status as a mark: its colour says again what its word says. */
 export function statusMark(status) {
-  return make(`span.mark.${String(status).toLowerCase().replace(/[^a-z_]/g, "")}`, null, words(status));
+  return make(`span.mark.${tone(status)}`, null, words(status));
 }
 
 /** A channel's name. */
@@ -51,7 +67,7 @@ export function channelName(channel) {
 
 /** "NOT_CONFIGURED" and "not_configured" as words. */
 export function words(name) {
-  const text = String(name).toLowerCase().replaceAll("_", " ");
+  const text = String(name).toLowerCase().replaceAll("_", " ").replace(/\bapi\b/, "API");
   return text.charAt(0).toUpperCase() + text.slice(1);
 }
 
@@ -59,11 +75,11 @@ const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-d
 const day = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short" });
 
 /** A time of the API as this reader's own, with the exact one to hover over. */
-export function moment(iso, { always_day = false } = {}) {
+export function moment(iso) {
   if (!iso) return nothing();
   const at = new Date(iso);
-  const today = at.toDateString() === new Date().toDateString();
-  const text = today && !always_day ? clock.format(at) : `${day.format(at)}, ${clock.format(at)}`;
+  const isToday = at.toDateString() === new Date().toDateString();
+  const text = isToday ? clock.format(at) : `${day.format(at)}, ${clock.format(at)}`;
   return make("time", { datetime: iso, title: iso }, text);
 }
 
