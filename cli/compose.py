@@ -85,17 +85,22 @@ class Process:
     async def _migrate(self, stack: AsyncExitStack) -> None:
         """Brings the schema up to date now, or as soon as Postgres is there."""
         try:
-            await asyncio.to_thread(migrate, self.settings.postgres.url)
+            await asyncio.to_thread(self._bring_up_to_date)
         except PostgresAway as error:
             logger.warning("{}; the schema is brought up to date when it is back", error)
             again = asyncio.create_task(self._migrate_later())
             stack.callback(again.cancel)
 
+    def _bring_up_to_date(self) -> None:
+        url = self.settings.postgres.url
+        assert url is not None  # noqa: S101  # `servers` gave every process one
+        migrate(url)
+
     async def _migrate_later(self) -> None:
         while True:
             await asyncio.sleep(_MIGRATE_AGAIN_S)
             try:
-                await asyncio.to_thread(migrate, self.settings.postgres.url)
+                await asyncio.to_thread(self._bring_up_to_date)
             except PostgresAway:
                 continue
             logger.info("Postgres is there and its schema is up to date")

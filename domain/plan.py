@@ -58,7 +58,7 @@ BROADCAST_ORDER: Final = (Channel.IN_APP, Channel.PUSH, Channel.SMS, Channel.EMA
 
 
 def strategy_for(priority: Priority, asked: Strategy | None, default: Strategy | None = None) -> Strategy:
-    """The strategy that is followed (S3): CRITICAL always broadcasts; asked wins; then the type's; then the priority's."""
+    """The strategy that is followed (S3): CRITICAL broadcasts; else what was asked, the type's, the priority's."""
     if priority is Priority.CRITICAL:
         return Strategy.BROADCAST
     if asked or default:

@@ -1,7 +1,7 @@
 """Idempotency-Keys while their request is under way, and for a day after (R9).
 
-Redis tells at once that a request is a repetition; for events the key also lies in Postgres, committed with the event, so
-that it holds when Redis was emptied.
+Redis tells at once that a request is a repetition; for events the key also lies in Postgres, committed with the event,
+so that it holds when Redis was emptied.
 """
 
 import json
