@@ -6,6 +6,7 @@ Run at start by every process and by `tocsin migrate`; an advisory lock lets one
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from typing import Any, Final
 
 import psycopg2
@@ -14,6 +15,7 @@ from tocsin.domain.errors import PostgresAway
 from tocsin.storage.connecting import connect
 from tocsin.storage.database import judged
 
+_STEPS: Final = files("tocsin.storage.migrations")
 # Any number will do that nobody else takes: "tocsin" as bytes.
 _LOCK: Final = int.from_bytes(b"tocsin", "big")
 _CONNECT_MS: Final = 5_000
@@ -21,7 +23,7 @@ _CONNECT_MS: Final = 5_000
 _NO_LIMIT: Final = 0
 
 
-def migrate(url: str) -> list[str]:
+def migrate(url: str, steps: Traversable = _STEPS) -> list[str]:
     """Applies what is missing and answers its names. Raises PostgresAway."""
     with _transaction(url) as query:
         query.execute("select pg_advisory_xact_lock(%s)", (_LOCK,))
@@ -29,9 +31,9 @@ def migrate(url: str) -> list[str]:
             "create table if not exists schema_migrations"
             " (name text primary key, applied_at timestamptz not null default now())"
         )
-        missing = _missing(query)
+        missing = _missing(query, steps)
         for name in missing:
-            query.execute(_text(name))
+            query.execute(steps.joinpath(name).read_text(encoding="utf-8"))
             query.execute("insert into schema_migrations (name) values (%s)", (name,))
         return missing
 
@@ -40,21 +42,17 @@ def pending(url: str) -> list[str]:
     """The names of what `migrate` would apply. Raises PostgresAway."""
     with _transaction(url) as query:
         query.execute("select to_regclass('schema_migrations') is not null")
-        return _missing(query) if query.fetchone()[0] else _names()
+        return _missing(query, _STEPS) if query.fetchone()[0] else _names(_STEPS)
 
 
-def _missing(query: Any) -> list[str]:
+def _missing(query: Any, steps: Traversable) -> list[str]:
     query.execute("select name from schema_migrations")
     applied = {name for (name,) in query.fetchall()}
-    return [name for name in _names() if name not in applied]
+    return [name for name in _names(steps) if name not in applied]
 
 
-def _names() -> list[str]:
-    return sorted(each.name for each in files("tocsin.storage.migrations").iterdir() if each.name.endswith(".sql"))
-
-
-def _text(name: str) -> str:
-    return files("tocsin.storage.migrations").joinpath(name).read_text(encoding="utf-8")
+def _names(steps: Traversable) -> list[str]:
+    return sorted(each.name for each in steps.iterdir() if each.name.endswith(".sql"))
 
 
 @contextmanager
