@@ -69,7 +69,7 @@ class Paging(Query):
     """Which page of a list."""
 
     limit: int = Field(50, ge=1, le=200)
-    cursor: Annotated[str, StringConstraints(min_length=1, max_length=512)] | None = None
+    cursor: Annotated[str, StringConstraints(pattern=r"^[!-~]{1,512}$")] | None = None
 
 
 def iso(at_ms: int) -> str:

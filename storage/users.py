@@ -24,7 +24,7 @@ _CONTACTS: Final = """
 select wanted.id, u.email, u.phone, u.name, u.locale, u.timezone, coalesce(u.active, true),
   coalesce(p.opt_outs, '[]'), greatest(u.version, p.version),
   array(select token from devices where user_id = wanted.id order by created_at, id)
-from unnest(%s) with ordinality as wanted (id, place)
+from unnest(%s::text[]) with ordinality as wanted (id, place)
 left join users u on u.id = wanted.id
 left join preferences p on p.user_id = wanted.id
 where u.id is not null or p.user_id is not null

@@ -40,6 +40,7 @@ async def test_a_person_is_stored_shown_replaced_and_removed(served: Served) -> 
 
 
 async def test_people_are_listed_page_by_page(served: Served) -> None:
+    assert (await served.api.get("/api/users")).json() == {"data": [], "nextCursor": None}
     for name in ("a", "b", "c"):
         await served.api.put(f"/api/users/{name}", json={})
     first = (await served.api.get("/api/users?limit=2")).json()
