@@ -12,6 +12,7 @@ from loguru import logger
 
 from tocsin.actors import queues
 from tocsin.domain.errors import Unavailable
+from tocsin.domain.event import Contact
 from tocsin.storage import idempotency, queries, users
 from tocsin.storage.store import Store
 
@@ -21,6 +22,8 @@ _MOST_FORGOTTEN = 5_000
 _UNSTARTED_AFTER_MS = 5_000
 _MOST_SWEPT = 200
 _PAGE = 1_000
+_LONGEST_CHANGE_MS = 30_000
+"""A change is stamped when it begins and seen when it is committed."""
 
 
 class Jobs:
@@ -38,7 +41,7 @@ class Jobs:
             (self._nudge, 1),
             (self._say_alive, _SWEEP_S),
             (self._enter_unstarted, _SWEEP_S),
-            (self._mirror_opt_outs, _SWEEP_S),
+            (self._mirror_people, _SWEEP_S),
             (self._forget_idempotency_keys, _FORGET_S),
         ):
             self._scheduler.add_job(_quietly(job), "interval", seconds=every_s, next_run_time=datetime.now(UTC))
@@ -70,18 +73,24 @@ class Jobs:
     async def _forget_idempotency_keys(self) -> None:
         await self._store.postgres.call(idempotency.forget_old, _MOST_FORGOTTEN)
 
-    async def _mirror_opt_outs(self) -> None:
-        """Copies what everybody switched off to Redis, once in the life of a Redis."""
-        if await self._store.profiles.mirrored():
-            return
-        async with self._store.lock("mirror_opt_outs", limit_s=300) as mine:
+    async def _mirror_people(self) -> None:
+        """Copies what everybody switched off to Redis, once in its life, and after that whoever changed: a change whose
+        own copy failed, because Redis was away, is made up for here."""
+        async with self._store.lock("mirror_people", limit_s=300) as mine:
             if not mine:
                 return
+            mirrored_ms = await self._store.profiles.mirrored_ms()
+            now_ms = await self._store.postgres.call(users.clock_ms)
             after = ""
-            while page := await self._store.postgres.call(users.all_opt_outs, after, _PAGE):
+            while page := await self._people(mirrored_ms, after):
                 await self._store.profiles.keep(page)
                 after = page[-1].id
-            await self._store.profiles.mirror_is_complete()
+            await self._store.profiles.mirrored_up_to(now_ms)
+
+    async def _people(self, mirrored_ms: int | None, after: str) -> list[Contact]:
+        if mirrored_ms is None:
+            return await self._store.postgres.call(users.all_opt_outs, after, _PAGE)
+        return await self._store.postgres.call(users.changed_since, mirrored_ms - _LONGEST_CHANGE_MS, _PAGE, after)
 
 
 def _quietly(job: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:

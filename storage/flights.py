@@ -205,9 +205,9 @@ class Flights:
         return bool(answer == "again")
 
     def keep_ms(self, event: Event) -> int:
-        """How long an event's content is kept after its fan-out: until its last step and a day, or while listed."""
-        last = max((step.after_ms for step in event.steps), default=0)
-        return max(last + _DAY_MS, self._inbox.ttl_ms)
+        """How long an event's content is kept after its fan-out: until its last step and a day. An inbox that lists it
+        longer, because Postgres is away, says less."""
+        return max((step.after_ms for step in event.steps), default=0) + _DAY_MS
 
     @property
     def longest_ms(self) -> int:

@@ -12,7 +12,7 @@ class Keys:
         self.facts = f"{namespace}:facts"
         self.due = f"{namespace}:due"
         self.opt_outs = f"{namespace}:optouts"
-        self.opt_outs_complete = f"{namespace}:optouts_complete"
+        self.people_mirrored = f"{namespace}:people_mirrored"
         self.processes = f"{namespace}:processes"
         self.api_keys = f"{namespace}:api_keys"
         self.wake = f"{namespace}:wake"

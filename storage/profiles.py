@@ -1,7 +1,7 @@
 """Who people are, as Redis knows them: contacts while they are needed, and everything that anybody switched off.
 
-The opt-outs are mirrored whole (few people have any), so that a person known only inline can be judged while Postgres
-is away, and so that a claim looks at them at the last moment.
+The opt-outs are mirrored whole and kept up to date (few people have any), so that a person known only inline can be
+judged while Postgres is away, and so that a claim looks at them at the last moment.
 """
 
 import json
@@ -56,21 +56,22 @@ class Profiles:
     async def opt_outs(self, users: Sequence[str]) -> dict[str, tuple[str, ...]] | None:
         """What each of `users` switched off; None while the mirror is not complete."""
         with told():
-            complete = await self._client.exists(self._keys.opt_outs_complete)
+            complete = await self._client.exists(self._keys.people_mirrored)
             off = await self._client.hmget(self._keys.opt_outs, list(users)) if complete and users else []
         if not complete:
             return None
         return {user: tuple(text.strip(",").split(",")) if text else () for user, text in zip(users, off, strict=True)}
 
-    async def mirrored(self) -> bool:
-        """Whether the opt-outs are mirrored whole."""
+    async def mirrored_ms(self) -> int | None:
+        """Up to which moment of Postgres's clock every change of people is known here; None when never."""
         with told():
-            return bool(await self._client.exists(self._keys.opt_outs_complete))
+            text = await self._client.get(self._keys.people_mirrored)
+        return int(text) if text else None
 
-    async def mirror_is_complete(self) -> None:
-        """Says so, after every stored opt-out was kept."""
+    async def mirrored_up_to(self, moment_ms: int) -> None:
+        """Says so, after every change up to `moment_ms` was kept."""
         with told():
-            await self._client.set(self._keys.opt_outs_complete, "1")
+            await self._client.set(self._keys.people_mirrored, str(moment_ms))
 
     async def keep_inline(self, event: UUID, people: Iterable[Recipient], ttl_ms: int) -> None:
         """Keeps what a caller gave inline, for this event's sends."""

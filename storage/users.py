@@ -32,6 +32,14 @@ order by wanted.place
 """
 
 
+_CHANGED: Final = """
+select id from users where updated_at >= tocsin_time(%(since)s::bigint) and id > %(after)s
+union
+select user_id from preferences where updated_at >= tocsin_time(%(since)s::bigint) and user_id > %(after)s
+order by 1 limit %(limit)s
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class StoredDevice:
     """A device of a person; its token is a secret."""
@@ -167,6 +175,21 @@ def all_opt_outs(after: str, limit: int) -> list[Contact]:
     """Up to `limit` people who switched something off, by id, those after `after`."""
     somebody = Preferences.select(Preferences.user_id).where(SQL("opt_outs <> '[]'"), Preferences.user_id > after)
     return contacts(_column(somebody.order_by(Preferences.user_id).limit(limit)))
+
+
+def changed_since(since_ms: int, limit: int, after: str = "") -> list[Contact]:
+    """Up to `limit` people whose details, devices or preferences changed since `since_ms`, by id, after `after`."""
+    with cursor() as query:
+        query.execute(_CHANGED, {"since": since_ms, "after": after, "limit": limit})
+        users = [user for (user,) in query.fetchall()]
+    return contacts(users)
+
+
+def clock_ms() -> int:
+    """The time by Postgres's clock, which stamps changes."""
+    with cursor() as query:
+        query.execute("select (extract(epoch from clock_timestamp()) * 1000)::bigint")
+        return int(query.fetchone()[0])
 
 
 def _column(query: Any) -> list[str]:

@@ -60,7 +60,7 @@ async def store() -> AsyncIterator[Store]:
     client: Any = fakeredis.FakeAsyncRedis(decode_responses=True)
     postgres = Postgres(settings.postgres)
     made = Store(settings, postgres, client)
-    await made.profiles.mirror_is_complete()
+    await made.profiles.mirrored_up_to(1)
     yield made
     await made.close()
     await postgres.close()

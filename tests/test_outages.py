@@ -135,6 +135,28 @@ def test_while_redis_is_away_events_are_kept_by_postgres_and_start_when_it_is_ba
         assert len(sandbox.outbox.entries()) == 1
 
 
+def test_an_opt_out_that_redis_did_not_hear_of_holds_all_the_same(
+    tocsin: Program, servers: Servers, sandbox: Sandbox
+) -> None:
+    person = {"email": "quiet@example.org", "phone": "+14155550177"}
+    with client(tocsin.url) as api:
+        assert api.put("/api/users/quiet", json=person).status_code in {200, 201}
+        before = posted(api, recipientIds=["quiet"], channels=["EMAIL"], notificationPriority="HIGH")
+        (note,) = [each["id"] for each in before["notifications"]]
+        eventually(lambda: note in {entry.notification for entry in sandbox.outbox.entries()})
+        servers.redis.stop()
+        api.put("/api/users/quiet/preferences", json={"email": False})
+        servers.redis.start()
+
+        def suppressed() -> bool:
+            answer = posted(api, recipientIds=["quiet"], channels=["EMAIL"], notificationPriority="CRITICAL")
+            (later,) = [each["id"] for each in answer["notifications"]]
+            told = api.get(f"/api/notifications/{later}/delivery-status").json()["deliveries"]
+            return [each["reason"] for each in told] == ["opted_out"]
+
+        eventually(suppressed, limit_s=30, every_s=1.0)
+
+
 def test_with_both_away_nothing_is_accepted_and_it_is_said_so(tocsin: Program, servers: Servers) -> None:
     with client(tocsin.url) as api:
         servers.postgres.stop()
