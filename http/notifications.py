@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Annotated, Any, Final, Literal, TypeVar
 from uuid import UUID
 
 from pydantic import Field
 
+from tocsin.domain import ids
 from tocsin.domain.errors import NotFound
 from tocsin.domain.plan import Priority
 from tocsin.http.caller import USERS, VIEWERS_AND_USER
@@ -27,6 +31,12 @@ from tocsin.storage import queries
 from tocsin.storage.queries import InboxRow
 
 _READ_AT_ONCE: Final = 1_000
+
+_YOUNG_MS: Final = 10_000
+_TRIES_WHEN_YOUNG: Final = 20
+_BETWEEN_TRIES_S: Final = 0.05
+
+Told = TypeVar("Told", queries.NotificationStatus, queries.Journey)
 
 
 class WhoseInbox(Query):
@@ -147,22 +157,30 @@ async def read_all(call: Call[None, NoQuery]) -> ReadAll:
 
 async def get_delivery_status(call: Call[None, NoQuery]) -> DeliveryStatus:
     """Where each delivery of a notification stands."""
-    notification, store = call.id("notification"), call.context.store
-    await store.settled()
-    found = await store.postgres.call(queries.delivery_status, notification)
-    if found is None or call.caller.user not in {None, found.notification.user_id}:
-        raise NotFound
-    return status_of(found)
+    return status_of(await _own(call, queries.delivery_status))
 
 
 async def get_journey(call: Call[None, NoQuery]) -> NotificationJourney:
     """Everything that happened to a notification, across its channels."""
+    return journey_of(await _own(call, queries.journey))
+
+
+async def _own(call: Call[None, NoQuery], query: Callable[[UUID], Told | None]) -> Told:
+    """What `query` tells of the notification that the path names. One that was posted a moment ago may not be routed
+    yet; its poster need not know that. Raises NotFound."""
     notification, store = call.id("notification"), call.context.store
-    await store.settled()
-    found = await store.postgres.call(queries.journey, notification)
+    age_ms = time.time_ns() // 1_000_000 - ids.start_ms(notification)
+    tries = _TRIES_WHEN_YOUNG if 0 <= age_ms < _YOUNG_MS else 1
+    for left in reversed(range(tries)):
+        await store.settled()
+        found = await store.postgres.call(query, notification)
+        if found is not None:
+            break
+        if left:
+            await asyncio.sleep(_BETWEEN_TRIES_S)
     if found is None or call.caller.user not in {None, found.notification.user_id}:
         raise NotFound
-    return journey_of(found)
+    return found
 
 
 def entry_of(row: InboxRow) -> InboxEntry:

@@ -151,8 +151,9 @@ def test_an_opt_out_that_redis_did_not_hear_of_holds_all_the_same(
         def suppressed() -> bool:
             answer = posted(api, recipientIds=["quiet"], channels=["EMAIL"], notificationPriority="CRITICAL")
             (later,) = [each["id"] for each in answer["notifications"]]
-            told = api.get(f"/api/notifications/{later}/delivery-status").json()["deliveries"]
-            return [each["reason"] for each in told] == ["opted_out"]
+            told = api.get(f"/api/notifications/{later}/delivery-status")
+            assert told.status_code == 200
+            return [each["reason"] for each in told.json()["deliveries"]] == ["opted_out"]
 
         eventually(suppressed, limit_s=30, every_s=1.0)
 
