@@ -1,12 +1,10 @@
 """A message as mail: a text part, an HTML part, and headers that nobody's text can break out of."""
 
 import re
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from email.headerregistry import Address
-from email.message import EmailMessage
-from email.policy import EmailPolicy
 from email.utils import format_datetime
 from typing import Final
 from urllib.parse import quote
@@ -16,12 +14,12 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from tocsin.channels.contract import Message
 from tocsin.channels.links import action_link
+from tocsin.channels.mime import alternatives, header, mailbox_header, text_header
 from tocsin.domain.plan import Priority
 from tocsin.domain.text import fit_characters, one_line, plain
 
 _LONGEST_SUBJECT: Final = 200
 _LONGEST_NAME: Final = 100
-_READ_BY_PROGRAMS: Final = frozenset({"Message-ID", "List-Unsubscribe"})
 
 _TEXT: Final = """\
 {{ text }}
@@ -88,38 +86,29 @@ class Letterhead:
         return self.from_email.rpartition("@")[2]
 
 
-class _Policy(EmailPolicy):
-    """Leaves headers that programs read as they are. Python would turn a long word in them into an encoded one."""
-
-    def fold_binary(self, name: str, value: str) -> bytes:
-        if name in _READ_BY_PROGRAMS:
-            return f"{name}: {value}{self.linesep}".encode("ascii")
-        return super().fold_binary(name, value)
-
-
-_POLICY: Final = _Policy(linesep="\r\n", raise_on_defect=False, cte_type="7bit")
-
-
-def compose(message: Message, head: Letterhead, to: str, *, now: datetime, international: bool) -> bytes:
-    """The mail as it goes over the wire; `international` when `to` needs SMTPUTF8."""
-    mail = EmailMessage(policy=_POLICY.clone(utf8=international))
+def compose(message: Message, head: Letterhead, to: str, *, now: datetime) -> bytes:
+    """The mail as it goes over the wire."""
     subject = subject_of(message)
-    mail["From"] = _mailbox(head.brand, head.from_email)
-    mail["To"] = _mailbox(message.name or "", to)
-    mail["Subject"] = subject
-    mail["Date"] = format_datetime(now)
-    mail["Message-ID"] = f"<{message.delivery}.{message.attempt}@{head.domain}>"
-    mail["List-Unsubscribe"] = f"<mailto:{quote(head.from_email, safe='@')}?subject=unsubscribe>"
-    mail["Auto-Submitted"] = "auto-generated"
-    mail["X-Tocsin-Delivery"] = str(message.delivery)
-    mail["X-Tocsin-Notification"] = str(message.notification)
-    mail["X-Tocsin-Attempt"] = str(message.attempt)
-    if importance := _IMPORTANCE.get(message.priority):
-        mail["Importance"] = importance
     text, html = _parts(message, head, subject)
-    mail.set_content(text)
-    mail.add_alternative(html, subtype="html")
-    return mail.as_bytes()
+    importance = _IMPORTANCE.get(message.priority)
+    return b"".join(
+        (
+            mailbox_header("From", _shown(head.brand), head.from_email),
+            mailbox_header("To", _shown(message.name or ""), to),
+            text_header("Subject", subject),
+            header("Date", format_datetime(now)),
+            header("Message-ID", f"<{message.delivery}.{message.attempt}@{head.domain}>"),
+            header("List-Unsubscribe", f"<mailto:{quote(head.from_email, safe='@')}?subject=unsubscribe>"),
+            header("Auto-Submitted", "auto-generated"),
+            header("X-Tocsin-Delivery", str(message.delivery)),
+            header("X-Tocsin-Notification", str(message.notification)),
+            header("X-Tocsin-Attempt", str(message.attempt)),
+            header("Importance", importance) if importance else b"",
+            header("MIME-Version", "1.0"),
+            # Drawn, so that nobody can write it into a text.
+            alternatives(f"=_{secrets.token_hex(16)}", text, html),
+        )
+    )
 
 
 def subject_of(message: Message) -> str:
@@ -145,6 +134,5 @@ def _parts(message: Message, head: Letterhead, subject: str) -> tuple[str, str]:
     return _TEXT_PAGE.render(words), _HTML_PAGE.render(words)
 
 
-def _mailbox(name: str, address: str) -> Address:
-    local, _, domain = address.rpartition("@")
-    return Address(fit_characters(one_line(name), _LONGEST_NAME), local, domain)
+def _shown(name: str) -> str:
+    return fit_characters(one_line(name), _LONGEST_NAME)

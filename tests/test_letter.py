@@ -36,7 +36,7 @@ HEADERS = {
 
 
 def composed(message: Message, head: Letterhead = HEAD, to: str = "ann@example.org") -> EmailMessage:
-    raw = compose(message, head, to, now=NOW, international=not to.isascii())
+    raw = compose(message, head, to, now=NOW)
     assert all(len(line) <= 998 for line in raw.split(b"\r\n")), "RFC 5322"
     assert b"\n" not in raw.replace(b"\r\n", b"")
     return message_from_bytes(raw, policy=policy.default)
@@ -117,7 +117,7 @@ def test_without_an_address_or_a_link_nothing_is_left_of_them() -> None:
 def test_long_headers_that_programs_read_stay_whole() -> None:
     head = Letterhead(f"{'a' * 60}@{'sub.' * 12}example.org", "B", None, None)
     message = a_mail()
-    raw = compose(message, head, "ann@example.org", now=NOW, international=False)
+    raw = compose(message, head, "ann@example.org", now=NOW)
     assert f"List-Unsubscribe: <mailto:{head.from_email}?subject=unsubscribe>\r\n".encode() in raw
     assert f"Message-ID: <{message.delivery}.1@{head.domain}>\r\n".encode() in raw
 
@@ -128,7 +128,7 @@ def test_a_sender_with_odd_characters_is_quoted_in_its_link() -> None:
 
 
 def test_an_address_beyond_ascii_is_written_as_it_is() -> None:
-    raw = compose(a_mail(), HEAD, "δοκιμή@example.org", now=NOW, international=True)
+    raw = compose(a_mail(), HEAD, "δοκιμή@example.org", now=NOW)
     assert "To: δοκιμή@example.org\r\n".encode() in raw
 
 

@@ -1,8 +1,10 @@
 """SMS through Twilio: what its codes mean, where its receipts go, and how they are read."""
 
+import asyncio
 import base64
 import hashlib
 import hmac
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -145,6 +147,29 @@ async def test_an_answer_without_a_code_is_judged_by_its_status(
 async def test_retry_after_is_understood(fake: TwilioFake, build: Build, header: str, seconds: float | None) -> None:
     fake.answer = refusal(429, 20429, **{"retry-after": header})
     assert (await sent(build())).retry_after_s == seconds
+
+
+async def test_an_answer_that_comes_in_drops_is_not_waited_for(build: Build) -> None:
+    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        try:
+            for byte in b"HTTP/1.1 201 Created\r\nContent-Length: 2\r\nX-Long: " + b"x" * 10_000:
+                writer.write(bytes([byte]))
+                await writer.drain()
+                await asyncio.sleep(0.01)
+        except OSError:
+            pass
+        finally:
+            writer.transport.abort()
+
+    server = await asyncio.start_server(drip, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    sender = build(base_url=f"http://127.0.0.1:{port}", timeout="400ms")
+    began = time.monotonic()
+    outcome = await sent(sender)
+    assert time.monotonic() - began < 0.8
+    assert (outcome.kind, outcome.reason) == (UNKNOWN, Reason.TIMEOUT)
+    server.close()
 
 
 async def test_the_receipt_comes_to_the_attempt_it_speaks_of(fake: TwilioFake, build: Build) -> None:

@@ -5,8 +5,10 @@ drop@ taken, and the connection closed without an answer
 """
 
 import asyncio
-from email import message_from_bytes, policy
-from email.message import EmailMessage
+from email import message_from_bytes
+from email.errors import HeaderParseError
+from email.header import decode_header, make_header
+from email.message import Message
 from typing import Any, Final
 
 from aiosmtpd.smtp import SMTP, Envelope, Session
@@ -39,27 +41,29 @@ class _Handler:
 
     async def handle_DATA(self, server: SMTP, _session: Session, envelope: Envelope) -> str:  # noqa: N802
         raw: bytes = envelope.content if isinstance(envelope.content, bytes) else str(envelope.content).encode()
-        mail = message_from_bytes(raw, policy=policy.default)
-        entries = [keep_mail(self._outbox, address, mail, raw) for address in envelope.rcpt_tos]
+        entries = [keep_mail(self._outbox, address, raw) for address in envelope.rcpt_tos]
         if any(address.startswith("drop@") for address in envelope.rcpt_tos):
             transport: Any = server.transport
             transport.abort()
         return f"250 2.0.0 OK: queued as sandbox-{entries[0]:06d}"
 
 
-def keep_mail(outbox: Outbox, address: str, mail: EmailMessage, raw: bytes) -> int:
+def keep_mail(outbox: Outbox, address: str, raw: bytes) -> int:
     """Puts a mail into the outbox; its number there."""
-    attempt = str(mail.get("X-Tocsin-Attempt", ""))
+    # The older of Python's two parsers: five times as fast, and a broadcast's mails all come here.
+    mail = message_from_bytes(raw)
+    headers = {name: _decoded(value) for name, value in mail.items()}
+    attempt = headers.get("X-Tocsin-Attempt", "")
     return outbox.add(
         Channel.EMAIL,
         address,
-        delivery=_header(mail, "X-Tocsin-Delivery"),
-        notification=_header(mail, "X-Tocsin-Notification"),
+        delivery=headers.get("X-Tocsin-Delivery"),
+        notification=headers.get("X-Tocsin-Notification"),
         attempt=int(attempt) if attempt.isdigit() else None,
-        subject=_header(mail, "Subject"),
-        text=_body(mail, "plain"),
-        html=_body(mail, "html") or None,
-        headers={name: str(value) for name, value in mail.items()},
+        subject=headers.get("Subject"),
+        text=_body(mail, "text/plain"),
+        html=_body(mail, "text/html") or None,
+        headers=headers,
         raw=raw.decode("utf-8", "replace"),
     ).id
 
@@ -82,12 +86,19 @@ async def serve_smtp(outbox: Outbox, **options: Any) -> asyncio.Server:
     return await loop.create_server(protocol, "127.0.0.1", 0)
 
 
-def _header(mail: EmailMessage, name: str) -> str | None:
-    value = mail.get(name)
-    return str(value) if value is not None else None
+def _decoded(value: object) -> str:
+    """A header's value with its encoded words read and its folds undone."""
+    text = "".join(str(value).splitlines())
+    try:
+        return str(make_header(decode_header(text))) if "=?" in text else text
+    except (HeaderParseError, LookupError, ValueError):
+        return text
 
 
-def _body(mail: EmailMessage, kind: str) -> str:
-    part = mail.get_body((kind,))
-    content = part.get_content() if part is not None else ""
-    return str(content).replace("\r\n", "\n")
+def _body(mail: Message, content_type: str) -> str:
+    """The first part of that type; empty where there is none."""
+    for part in mail.walk():
+        if part.get_content_type() == content_type:
+            content = part.get_payload(decode=True)
+            return content.decode("utf-8", "replace").replace("\r\n", "\n") if isinstance(content, bytes) else ""
+    return ""

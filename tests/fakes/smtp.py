@@ -4,8 +4,6 @@ import asyncio
 import base64
 import ssl
 from collections.abc import Mapping
-from email import message_from_bytes, policy
-from email.message import EmailMessage
 from typing import Any
 
 from tests.fakes.behaviour import SECRET, Behaviour
@@ -54,7 +52,6 @@ class SmtpFake:
         self.delay_s = 0.0
         self.secrets: tuple[str, ...] = (SECRET, USER)
         self.outbox = Outbox()
-        self.mails: list[EmailMessage] = []
         self.extensions = [*extensions, "AUTH PLAIN LOGIN", "SIZE 1000000", "SMTPUTF8", "8BITMIME"]
         self._tls = tls
         self._implicit = implicit
@@ -138,12 +135,10 @@ class SmtpFake:
 
     async def _body(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, recipients: list[str]) -> None:
         raw = (await reader.readuntil(b"\r\n.\r\n"))[: -len(b".\r\n")].replace(b"\r\n..", b"\r\n.")
-        mail = message_from_bytes(raw, policy=policy.default)
-        self.mails.append(mail)
         if self.delay_s:
             await asyncio.sleep(self.delay_s)
         for address in recipients:
-            keep_mail(self.outbox, address, mail, raw)
+            keep_mail(self.outbox, address, raw)
         await self._say("BODY", writer)
 
     async def _say(self, step: str, writer: asyncio.StreamWriter, line: str = "") -> str:
