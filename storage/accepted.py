@@ -1,6 +1,5 @@
 """Accepted events into Postgres, many in one commit, each with its idempotency key (design §5.1, R9)."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -8,10 +7,9 @@ from uuid import UUID
 
 import psycopg2
 from peewee import PeeweeException
-from psycopg2.extras import execute_values
 
 from tocsin.domain.errors import KeyMismatch, TocsinError
-from tocsin.storage.accepted_rows import COLUMNS, ON_CONFLICT, Accepted, Idempotency, values_of
+from tocsin.storage.accepted_rows import COLUMNS, GIVEN, ON_CONFLICT, VALUES, Accepted, Idempotency, as_json
 from tocsin.storage.database import Refused, cursor, judged
 from tocsin.storage.transactions import tried_again
 
@@ -20,7 +18,7 @@ __all__ = ["Accepted", "Idempotency", "Stored", "store_accepted"]
 # One statement, so that without a transaction of its own it takes one round trip. A key that is there, and younger than
 # a day, keeps its event from being stored.
 _STORE: Final = f"""
-with given ({", ".join(COLUMNS)}, scope, key, hash, answer) as (values %s),
+with given as materialized (select * from {GIVEN}),
 claimed as (
   insert into idempotency (scope, key, hash, event_id, answer)
   select scope, key, hash, id, answer from given where scope is not null order by scope, key
@@ -30,21 +28,12 @@ claimed as (
   returning event_id
 ),
 stored as (
-  insert into events ({", ".join(COLUMNS)})
-  select {", ".join(COLUMNS)} from given where scope is null or id in (select event_id from claimed) order by id
+  insert into events ({COLUMNS})
+  select {VALUES} from given where scope is null or id in (select event_id from claimed) order by id
   {ON_CONFLICT}
 )
 select id from given where scope is not null and id not in (select event_id from claimed)
 """  # noqa: S608  # made of constants
-
-_TYPES: Final = {"id": "uuid", "mandatory": "boolean", "recipient_count": "integer"} | dict.fromkeys(
-    ("metadata", "channels", "steps", "unknown_ids", "recipients"), "jsonb"
-)
-_ROW: Final = (
-    "("
-    + ", ".join(f"%s::{_TYPES.get(name, 'text')}" for name in COLUMNS[:-1])
-    + ", tocsin_time(%s::bigint), %s::text, %s::text, %s::text, %s::jsonb)"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,24 +70,16 @@ def store_accepted(batch: Sequence[Accepted]) -> list[Stored | TocsinError]:
 
 def _store(batch: Sequence[Accepted]) -> list[Stored | TocsinError]:
     firsts = {_place(row): row for row in reversed(batch)}
-    values = [_values(row) for row in firsts.values()]
+    given = as_json(firsts.values())
     with cursor() as query:
-        known = tried_again(lambda: execute_values(query, _STORE, values, _ROW, len(values), fetch=True))
-        earlier = _earlier(query, batch) if known or len(firsts) < len(batch) else {}
+        tried_again(lambda: query.execute(_STORE, (given,)))
+        earlier = _earlier(query, batch) if query.rowcount or len(firsts) < len(batch) else {}
     return [_answer(row, earlier) for row in batch]
 
 
 def _place(row: Accepted) -> tuple[str, str]:
     """What there can be only one of: the key, where there is one."""
     return (row.idempotency.scope, row.idempotency.key) if row.idempotency else ("", str(row.event.id))
-
-
-def _values(row: Accepted) -> tuple[Any, ...]:
-    given = row.idempotency
-    if given is None:
-        return (*values_of(row), None, None, None, None)
-    answer = None if given.answer is None else json.dumps(given.answer, ensure_ascii=False)
-    return (*values_of(row), given.scope, given.key, given.hash, answer)
 
 
 def _earlier(query: Any, batch: Sequence[Accepted]) -> dict[tuple[str, str], _Earlier]:

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from tocsin.storage.accepted_rows import COLUMNS, ON_CONFLICT
+from tocsin.storage.accepted_rows import COLUMNS, GIVEN, ON_CONFLICT, VALUES
 from tocsin.storage.copying import Target
 
 NOTIFICATIONS: Final = Target(
@@ -54,10 +54,13 @@ where (known.history || excluded.history) <> known.history or (known.event_id is
 """,  # noqa: S608  # made of constants
 )
 
-ACCEPTED: Final = f"insert into events ({', '.join(COLUMNS)}) values %s {ON_CONFLICT}"  # noqa: S608  # of constants
-ACCEPTED_VALUES: Final = "(" + "%s, " * (len(COLUMNS) - 1) + "tocsin_time(%s))"
-
-IDEMPOTENCY: Final = "insert into idempotency (scope, key, hash, event_id, answer) values %s on conflict do nothing"
+# Two statements, each given the same JSON.
+ACCEPTED: Final = f"insert into events ({COLUMNS}) select {VALUES} from {GIVEN} order by id {ON_CONFLICT}"  # noqa: S608
+IDEMPOTENCY: Final = f"""
+insert into idempotency (scope, key, hash, event_id, answer)
+select scope, key, hash, id, answer from {GIVEN} where scope is not null order by scope, key
+on conflict do nothing
+"""  # noqa: S608  # made of constants
 
 EVENTS: Final = """
 insert into events as known (id, status, expected, error, started_at, completed_at, cancelled_at, cancel_reason,

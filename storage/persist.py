@@ -10,7 +10,8 @@ from typing import Any
 
 from psycopg2.extras import execute_values
 
-from tocsin.storage import accepted_rows, merging
+from tocsin.storage import merging
+from tocsin.storage.accepted_rows import as_json
 from tocsin.storage.copying import put
 from tocsin.storage.database import Refused, cursor, judging
 from tocsin.storage.gathered import Callback, EventProgress, Gathered, gather
@@ -65,16 +66,9 @@ def _write(rows: Gathered) -> None:
 
 
 def _write_accepted(query: Any, rows: Gathered) -> None:
-    once = {row.event.id: row for row in rows.accepted}
-    values = [accepted_rows.values_of(once[identifier]) for identifier in sorted(once)]
-    execute_values(query, merging.ACCEPTED, values, template=merging.ACCEPTED_VALUES)
-    keys = {
-        (given.scope, given.key): (given.scope, given.key, given.hash, str(row.event.id), _json(given.answer))
-        for row in rows.accepted
-        if (given := row.idempotency)
-    }
-    if keys:
-        execute_values(query, merging.IDEMPOTENCY, [keys[place] for place in sorted(keys)])
+    given = as_json({row.event.id: row for row in rows.accepted}.values())
+    query.execute(merging.ACCEPTED, (given,))
+    query.execute(merging.IDEMPOTENCY, (given,))
 
 
 def _event_values(identifier: str, row: EventProgress) -> tuple[Any, ...]:

@@ -1,6 +1,7 @@
 """The schema comes about once, however many processes bring it about, and is what models.py says."""
 
 from concurrent.futures import ThreadPoolExecutor
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from tocsin.tests.stored import ask, lent
 
 pytestmark = pytest.mark.servers
 
-NAMES = ["0001_tables.sql", "0002_merge.sql", "0003_story.sql"]
+NAMES = sorted(each.name for each in files("tocsin.storage.migrations").iterdir() if each.name.endswith(".sql"))
 
 
 @pytest.fixture
