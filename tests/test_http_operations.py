@@ -1,4 +1,4 @@
-"""What operators see: health, readiness, figures, correlation, the description; and what holds while stores are away."""
+"""What operators see: health, readiness, figures, correlation, description; what happens while a store is away."""
 
 import json
 import re

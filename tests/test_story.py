@@ -128,7 +128,9 @@ def test_critical_goes_out_everywhere_whatever_was_asked(api: httpx.Client, sand
     eventually(lambda: statuses(api, note).get("SMS") == "DELIVERED" and statuses(api, note).get("EMAIL") == "SENT")
 
 
-def test_a_channel_that_its_user_switched_off_stays_silent_for_critical_too(api: httpx.Client, sandbox: Sandbox) -> None:
+def test_a_channel_that_its_user_switched_off_stays_silent_for_critical_too(
+    api: httpx.Client, sandbox: Sandbox
+) -> None:
     with_device(api, ASHA, "device-asha-2")
     answer = api.put("/api/users/asha/preferences", json={"sms": False})
     assert answer.status_code == 200, answer.text
@@ -139,7 +141,9 @@ def test_a_channel_that_its_user_switched_off_stays_silent_for_critical_too(api:
     assert "SMS" not in {entry.channel for entry in sandbox.outbox.entries()}
 
 
-def test_the_whole_story_is_read_from_postgres_with_redis_gone(api: httpx.Client, tocsin: Program, postgres_url: str) -> None:
+def test_the_whole_story_is_read_from_postgres_with_redis_gone(
+    api: httpx.Client, tocsin: Program, postgres_url: str
+) -> None:
     answer = posted(api, title="Approved", recipients=[ASHA], notificationPriority="HIGH")
     note = notification_of(answer, "asha")
     eventually(lambda: statuses(api, note).get("SMS") == "DELIVERED" and statuses(api, note).get("EMAIL") == "SENT")
@@ -152,7 +156,9 @@ def test_the_whole_story_is_read_from_postgres_with_redis_gone(api: httpx.Client
     assert told == [("IN_APP", "DELIVERED"), ("PUSH", "SUPPRESSED"), ("SMS", "DELIVERED"), ("EMAIL", "SENT")]
 
 
-def test_sigterm_ends_it_within_its_time_and_loses_nothing(api: httpx.Client, tocsin: Program, sandbox: Sandbox) -> None:
+def test_sigterm_ends_it_within_its_time_and_loses_nothing(
+    api: httpx.Client, tocsin: Program, sandbox: Sandbox
+) -> None:
     for number in range(20):
         posted(api, recipients=[{"id": f"u{number}", "email": f"u{number}@example.org"}], notificationPriority="HIGH")
     tocsin.signal(signal.SIGTERM)
