@@ -9,6 +9,7 @@ from tocsin.domain.text import one_line
 LIMIT: Final = 512
 _HIDDEN: Final = "[hidden]"
 _SHORTEST_PRIVATE: Final = 3
+_SHORT: Final = 8
 
 _EMAIL: Final = re.compile(r"[^\s<>()\[\],;:\"'@]{1,256}@[^\s<>()\[\],;:\"']{1,256}")
 _NUMBER: Final = re.compile(r"\+?\d(?:[\s().-]?\d){6,}")
@@ -21,10 +22,15 @@ def cleaned(text: object, private: Iterable[str] = ()) -> str | None:
     nothing said."""
     said = one_line(str(text))[: 8 * LIMIT] if text else ""
     for secret in sorted({secret for secret in private if len(secret) >= _SHORTEST_PRIVATE}, key=len, reverse=True):
-        said = re.sub(re.escape(secret), _HIDDEN, said, flags=re.IGNORECASE)
+        said = re.sub(_pattern(secret), _HIDDEN, said, flags=re.IGNORECASE)
     for pattern in (_EMAIL, _TOKEN, _NUMBER):
         said = pattern.sub(_HIDDEN, said)
     return said[:LIMIT] or None
+
+
+def _pattern(secret: str) -> str:
+    # The name of info@example.org is no reason to blot out half of "information".
+    return rf"(?<!\w){re.escape(secret)}(?!\w)" if len(secret) < _SHORT else re.escape(secret)
 
 
 def private_parts(address: str) -> tuple[str, ...]:

@@ -20,9 +20,9 @@ from tocsin.domain.errors import SettingError
 from tocsin.domain.settings import load
 from tocsin.domain.units import parse_duration
 
-TIMEOUT = "700ms"
+TIMEOUT = "1s"
 TIMEOUT_S = parse_duration(TIMEOUT) / 1000
-SLACK_S = 0.6
+SLACK_S = 1.0
 RETRY_AFTER_S = 7.0
 
 Build = Callable[..., Sender]

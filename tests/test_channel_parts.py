@@ -47,6 +47,12 @@ def test_what_is_known_to_be_private_is_hidden_in_any_case() -> None:
     assert said == "Mailbox [hidden] is full, key [hidden]"
 
 
+def test_a_short_name_hides_no_part_of_a_word() -> None:
+    assert cleaned("More information: info is full", private_parts("info@example.org")) == (
+        "More information: [hidden] is full"
+    )
+
+
 @given(st.text(max_size=2000), st.emails(), st.text(max_size=2000))
 def test_an_address_is_hidden_in_any_text(before: str, address: str, after: str) -> None:
     said = cleaned(f"{before} {address} {after}", private_parts(address)) or ""

@@ -17,7 +17,7 @@ from tests.fakes.twilio import TwilioFake
 from tocsin.channels import twilio
 from tocsin.channels.contract import BuildContext, Outcome, OutcomeKind, Sender
 from tocsin.channels.sandbox.signing import signature_of
-from tocsin.channels.sandbox.web import WebAnswer
+from tocsin.channels.sandbox.web import WebAnswer, WebRequest
 from tocsin.domain.delivery import Channel, Reason, Status
 from tocsin.domain.errors import SettingError
 from tocsin.domain.plan import Priority
@@ -170,6 +170,17 @@ async def test_an_answer_that_comes_in_drops_is_not_waited_for(build: Build) -> 
     assert time.monotonic() - began < 0.8
     assert (outcome.kind, outcome.reason) == (UNKNOWN, Reason.TIMEOUT)
     server.close()
+
+
+async def test_a_login_that_is_answered_with_nonsense_is_told(
+    fake: TwilioFake, build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def nonsense(_request: WebRequest) -> WebAnswer:
+        return WebAnswer(200, ["what?"])
+
+    monkeypatch.setattr(fake.server, "handle", nonsense)
+    with pytest.raises(SettingError, match=r"sms\.twilio"):
+        await build().check()
 
 
 async def test_the_receipt_comes_to_the_attempt_it_speaks_of(fake: TwilioFake, build: Build) -> None:

@@ -60,6 +60,8 @@ class TwilioSender:
         # Given an environment, the SDK does not look for TWILIO_EDGE and TWILIO_REGION, which change the host.
         self._client = Client(settings.account_sid, settings.auth_token, http_client=http, environment={"none": "none"})
         self._client.api.base_url = base_url
+        # Asked for here and not at the first send: the SDK then imports the half of it.
+        self._messages = self._client.messages
         self._threads = Threads(settings.concurrency, "twilio")
 
     async def send(self, message: Message) -> Outcome:
@@ -81,7 +83,7 @@ class TwilioSender:
         account = self._client.api.accounts(self._client.account_sid)
         try:
             await self._threads.run(account.fetch, self.timeout_s)
-        except (TwilioException, requests.RequestException, OSError, NotBegun, StillRunning) as error:
+        except (TwilioException, requests.RequestException, OSError, NotBegun, StillRunning, *UNREADABLE) as error:
             said = cleaned(getattr(error, "msg", None), self._private) or type(error).__name__
             raise SettingError(f"{SECTION}: Twilio cannot be used with these credentials: {said}") from error
 
@@ -107,7 +109,7 @@ class TwilioSender:
     def _create(self, message: Message, to: str, fitted: FittedText) -> Any:
         """One POST, in a thread."""
         callback = {"status_callback": self._callback(message)} if self._callback_base else {}
-        return self._client.messages.create(to=to, from_=self._from, body=fitted.text, **callback)
+        return self._messages.create(to=to, from_=self._from, body=fitted.text, **callback)
 
     def _callback(self, message: Message) -> str:
         """Where Twilio tells what became of it. The fragment asks for three tries on any failure; it is not signed."""
