@@ -1,7 +1,6 @@
 """What is asked about events: what they say, how far they are, and what became of them. Run by Postgres.call."""
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
@@ -12,9 +11,28 @@ from tocsin.domain.delivery import OPEN, Status
 from tocsin.domain.event import Event, EventStatus, Recipient
 from tocsin.storage import models
 from tocsin.storage.accepted_rows import CONTENT, event_of, recipients_of
+from tocsin.storage.database import cursor
 from tocsin.storage.id_ranges import of_event
 from tocsin.storage.models import Delivery, Notification
 from tocsin.storage.moments import ms_of
+
+# An event's rows lie in one range of ids; each range is looked at by itself.
+_WANTED: Final = "from unnest(%s::uuid[], %s::uuid[], %s::uuid[]) as wanted (id, first, last) cross join lateral"
+
+_NOTIFICATIONS: Final = f"""
+select wanted.id, made, read {_WANTED} (
+  select count(*) as made, count(read_at) as read from notifications as note
+  where note.id between wanted.first and wanted.last and note.event_id = wanted.id
+) as counted
+"""  # noqa: S608  # made of constants
+
+_DELIVERIES: Final = f"""
+select wanted.id, channel, status, reason, count {_WANTED} (
+  select channel, status, reason, count(*) from deliveries as delivery
+  where delivery.id between wanted.first and wanted.last and delivery.event_id = wanted.id
+  group by channel, status, reason
+) as counted
+"""  # noqa: S608  # made of constants
 
 _UNFINISHED: Final = (EventStatus.PENDING, EventStatus.PROCESSING)
 
@@ -25,11 +43,11 @@ class EventCounts:
 
     notifications: int
     read: int
-    deliveries: Mapping[str, int]
+    deliveries: dict[str, int]
     """Deliveries by status."""
-    by_channel: Mapping[str, Mapping[str, int]]
+    by_channel: dict[str, dict[str, int]]
     """Deliveries by channel and status."""
-    suppressed: Mapping[str, int]
+    suppressed: dict[str, int]
     """Deliveries that were not to be made, by reason."""
 
 
@@ -65,7 +83,7 @@ def event_row(event: UUID) -> EventRow | None:
 def event_audit(event: UUID) -> EventAudit | None:
     """An event with its counts, once it is stored as accepted."""
     row = event_row(event)
-    return EventAudit(row, counts_of(event)) if row else None
+    return EventAudit(row, counts_of([event])[event]) if row else None
 
 
 def recent_events(limit: int, before: UUID | None = None) -> list[EventAudit]:
@@ -74,22 +92,21 @@ def recent_events(limit: int, before: UUID | None = None) -> list[EventAudit]:
     if before is not None:
         query = query.where(models.Event.id < before)
     rows = [_row(row) for row in query.order_by(models.Event.id.desc()).limit(limit)]
-    return [EventAudit(row, counts_of(row.event.id)) for row in rows]
+    counts = counts_of([row.event.id for row in rows])
+    return [EventAudit(row, counts[row.event.id]) for row in rows]
 
 
-def counts_of(event: UUID) -> EventCounts:
-    """What became of an event, counted in its rows."""
-    notifications, read = _of_event(Notification, event, fn.COUNT(SQL("1")), fn.COUNT(Notification.read_at)).get()
-    grouped = _of_event(Delivery, event, Delivery.channel, Delivery.status, Delivery.reason, fn.COUNT(SQL("1")))
-    statuses: Counter[str] = Counter()
-    suppressed: Counter[str] = Counter()
-    channels: dict[str, Counter[str]] = {}
-    for channel, status, reason, count in grouped.group_by(Delivery.channel, Delivery.status, Delivery.reason):
-        statuses[status] += count
-        channels.setdefault(channel, Counter())[status] += count
-        if status == Status.SUPPRESSED:
-            suppressed[reason] += count
-    return EventCounts(notifications, read, dict(statuses), channels, dict(suppressed))
+def counts_of(events: Sequence[UUID]) -> dict[UUID, EventCounts]:
+    """What became of events, counted in their rows."""
+    ranges = [of_event(event) for event in events]
+    wanted = (list(events), [first for first, _ in ranges], [last for _, last in ranges])
+    with cursor() as query:
+        query.execute(_NOTIFICATIONS, wanted)
+        counts = {event: EventCounts(made, read, {}, {}, {}) for event, made, read in query.fetchall()}
+        query.execute(_DELIVERIES, wanted)
+        for event, channel, status, reason, count in query.fetchall():
+            _add(counts[event], channel, status, reason, count)
+    return counts
 
 
 def waiting_notifications(event: UUID) -> list[UUID]:
@@ -126,6 +143,14 @@ def contents(events: Sequence[UUID]) -> dict[UUID, Event]:
 def _of_event(model: type[Notification] | type[Delivery], event: UUID, *columns: Any) -> Any:
     first, last = of_event(event)
     return model.select(*columns).where(model.id.between(first, last), model.event_id == event).tuples()
+
+
+def _add(counts: EventCounts, channel: str, status: str, reason: str | None, count: int) -> None:
+    by_status = counts.by_channel.setdefault(channel, {})
+    by_status[status] = by_status.get(status, 0) + count
+    counts.deliveries[status] = counts.deliveries.get(status, 0) + count
+    if status == Status.SUPPRESSED and reason is not None:
+        counts.suppressed[reason] = counts.suppressed.get(reason, 0) + count
 
 
 def _row(row: models.Event) -> EventRow:
