@@ -42,6 +42,7 @@ class Server:
 
     def __init__(self, url: str, token: str | None, *, limit_s: float = _TIMEOUT_S) -> None:
         self.url = url.rstrip("/")
+        self.token = token
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         # A proxy of the environment cannot reach this machine's own loopback.
         self._http = httpx.AsyncClient(

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections import deque
@@ -29,6 +30,15 @@ _FLAGS = (
 )
 _ANSWER_S = 20.0
 
+# Chromium reads commands from file 3 and answers on file 4. The copies lie above both, so that none is overwritten.
+_ON_3_AND_4 = """
+import fcntl, os, sys
+to_read, to_write = (fcntl.fcntl(int(number), fcntl.F_DUPFD, 10) for number in sys.argv[1:3])
+os.dup2(to_read, 3)
+os.dup2(to_write, 4)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
+
 
 def find_chromium() -> str | None:
     """The program, where there is one."""
@@ -41,10 +51,9 @@ class Browser:
     def __init__(self, program: str, folder: Path) -> None:
         to_read, self._write = os.pipe()
         self._read, to_write = os.pipe()
-        # Chromium reads commands from 3 and answers on 4; the shell puts our pipes there.
-        script = f'exec "$0" "$@" 3<&{to_read} 4>&{to_write}'
+        launcher = (sys.executable, "-ISc", _ON_3_AND_4, str(to_read), str(to_write))
         self._process = subprocess.Popen(
-            ["sh", "-c", script, program, *_FLAGS, f"--user-data-dir={folder}", "about:blank"],
+            [*launcher, program, *_FLAGS, f"--user-data-dir={folder}", "about:blank"],
             pass_fds=(to_read, to_write),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -59,7 +68,6 @@ class Browser:
         self._session: str | None = None
         self._reader = threading.Thread(target=self._listen, daemon=True)
         self._reader.start()
-        self._attach()
 
     def open(self, url: str) -> None:
         """Goes to `url`, as if it were typed."""
@@ -139,7 +147,8 @@ class Browser:
         self._reader.join(5)
         os.close(self._read)
 
-    def _attach(self) -> None:
+    def attach(self) -> None:
+        """Takes the tab that there is at the start."""
         targets = self.command("Target.getTargets")["targetInfos"]
         page = next(target for target in targets if target["type"] == "page")
         self._session = self.command("Target.attachToTarget", targetId=page["targetId"], flatten=True)["sessionId"]
@@ -170,6 +179,7 @@ def browsing(program: str, folder: Path) -> Iterator[Browser]:
     """A browser that does not outlive the block."""
     browser = Browser(program, folder)
     try:
+        browser.attach()
         yield browser
     finally:
         browser.close()

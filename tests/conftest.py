@@ -14,6 +14,7 @@ import pytest
 import redis
 
 from tests.missing import missing
+from tests.program import Program, free_port
 from tocsin.domain.errors import SettingError
 from tocsin.domain.settings import Settings, load
 from tocsin.storage.embedded_postgres import EmbeddedPostgres
@@ -80,6 +81,21 @@ def settings(tmp_path: Path) -> Callable[..., Settings]:
         return load({}).with_values({"data.dir": str(tmp_path / "data"), **(changes or {})})
 
     return make
+
+
+@pytest.fixture(scope="session")
+def sandbox_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
+    """`tocsin serve --sandbox` with a Postgres and a Redis of its own, as `make run` starts it; one for the session."""
+    folder = tmp_path_factory.mktemp("sandbox")
+    environ = {"TOCSIN_DATA__DIR": str(folder / "data"), "TOCSIN_HTTP__PORT": str(free_port())}
+    program = Program(folder, "serve", "--sandbox", environ=environ)
+    try:
+        program.start().ready(60)
+        yield program
+        assert program.stop() == 0
+    finally:
+        if program.process and program.process.poll() is None:
+            program.kill()
 
 
 def _database(address: str, name: str) -> str:

@@ -29,6 +29,7 @@ async function go({ focus = true } = {}) {
   top.hidden = false;
   mark(VIEWS[name] ? name : "events");
   main.replaceChildren(make("p.hint", null, "Loading…"));
+  // A new view begins at its top for those who hear it too; a page that was just opened begins with its header.
   if (focus) main.focus({ preventScroll: true });
   scrollTo(0, 0);
   await follow(view, looking.signal);
@@ -119,12 +120,17 @@ async function signedIn(submitted) {
   await enter();
 }
 
-async function enter() {
+async function enter({ focus = true } = {}) {
   const outbox = document.getElementById("outbox-link");
   outbox.hidden = !(await get("/api/sandbox/outbox", { limit: 1 }).then(() => true, () => false));
-  await go();
+  await go({ focus });
 }
 
+// Followed as a link it would take the place of the view in the address.
+document.querySelector(".skip").addEventListener("click", (clicked) => {
+  clicked.preventDefault();
+  main.focus();
+});
 document.getElementById("sign-out").addEventListener("click", () => {
   key.forget();
   location.hash = "";
@@ -142,5 +148,5 @@ document.getElementById("find-id").addEventListener("input", (typed) => typed.ta
 addEventListener("hashchange", () => {
   if (location.hash.startsWith("#/")) go();
 });
-if (key.get()) enter();
+if (key.get()) enter({ focus: false });
 else signIn();

@@ -1,0 +1,272 @@
+"""The commands against a real server: `tocsin serve --sandbox`, as `make run` starts it."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from click.testing import CliRunner, Result
+
+from tests.program import Program, environment
+from tocsin.app import main
+from tocsin.channels.sandbox.sandbox import Sandbox
+
+pytestmark = [pytest.mark.servers, pytest.mark.processes]
+
+
+class Shell:
+    """Runs commands with the environment of a server's machine."""
+
+    def __init__(self, environ: dict[str, str]) -> None:
+        self.environ = environ
+
+    def run(self, *arguments: str, status: int = 0, **more: str) -> Result:
+        """Runs `tocsin <arguments>`, which must end with `status`."""
+        result = CliRunner().invoke(main, arguments, env={**self.environ, **more})
+        told = f"{result.stdout}\n{result.stderr}\n{result.exception!r}"
+        assert result.exit_code == status, told
+        assert status == 0 or isinstance(result.exception, SystemExit), told
+        return result
+
+    def answer(self, *arguments: str, status: int = 0, **more: str) -> Any:
+        """What `tocsin <arguments> --json` answers."""
+        return json.loads(self.run(*arguments, "--json", status=status, **more).stdout)
+
+
+@pytest.fixture
+def shell(sandbox_server: Program) -> Shell:
+    return Shell(sandbox_server.environ)
+
+
+@pytest.fixture
+def api(sandbox_server: Program) -> Iterator[httpx.Client]:
+    key = Path(sandbox_server.environ["TOCSIN_DATA__DIR"], "admin_key").read_text().strip()
+    headers = {"Authorization": f"Bearer {key}"}
+    with httpx.Client(base_url=sandbox_server.url, headers=headers, timeout=20) as made:
+        yield made
+
+
+def outbox(api: httpx.Client, notification: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = api.get("/api/sandbox/outbox", params={"notification": notification}).json()["data"]
+    return found
+
+
+def test_a_message_to_an_address_goes_out_by_mail_alone(shell: Shell, api: httpx.Client) -> None:
+    sent = shell.answer("send", "--to", "asha@example.org", "--title", "Hello", "--message", "It works")
+    (journey,) = sent["journeys"]
+    assert [(each["channel"], each["status"]) for each in journey["deliveries"]] == [("EMAIL", "SENT")]
+    (mail,) = outbox(api, journey["notification"]["id"])
+    assert (mail["to"], mail["subject"]) == ("asha@example.org", "Hello")
+
+
+def test_a_message_to_a_number_goes_out_by_sms_and_is_told_step_by_step(shell: Shell) -> None:
+    told = shell.run("send", "--to", "+1 415 555 0123", "--message", "It works").stdout
+    assert "SMS     sending" in told
+    assert "SMS     sent" in told
+
+
+def test_a_message_to_a_user_takes_the_channel_asked_for(shell: Shell, api: httpx.Client) -> None:
+    assert api.put("/api/users/cli-1", json={"email": "one@example.org", "phone": "+14155550123"}).status_code == 200
+    sent = shell.answer("send", "--to", "cli-1", "--channel", "sms", "--priority", "high", "--message", "It works")
+    assert [each["channel"] for each in sent["journeys"][0]["deliveries"]] == ["SMS"]
+    assert sent["journeys"][0]["notification"]["priority"] == "HIGH"
+
+
+def test_a_message_that_reaches_nobody_ends_with_1(shell: Shell, api: httpx.Client) -> None:
+    assert api.put("/api/users/cli-2", json={"email": "two@example.org"}).status_code == 200
+    told = shell.run("send", "--to", "cli-2", "--channel", "SMS", "--message", "It works", status=1).stdout
+    assert "no_address" in told
+
+
+def test_somebody_unknown_among_others_is_named_and_ends_with_1(shell: Shell) -> None:
+    arguments = ("send", "--to", "+14155550123", "--to", "nobody-knows", "--channel", "SMS", "--message", "It works")
+    assert "no such user: nobody-knows" in shell.run(*arguments, status=1).stdout
+
+
+def test_a_problem_is_told_in_words_and_with_json_as_its_document(shell: Shell) -> None:
+    arguments = ("send", "--to", "nobody-knows", "--message", "It works")
+    assert "(no_recipients)" in shell.run(*arguments, status=1).stderr
+    assert shell.answer(*arguments, status=1)["code"] == "no_recipients"
+
+
+@pytest.mark.parametrize("to", ["not an id", "+123", "+1 415 555 0123 ext. 4"])
+def test_what_is_neither_user_nor_address_is_wrong_use(shell: Shell, to: str) -> None:
+    assert "--to" in shell.run("send", "--to", to, "--message", "x", status=2).stderr
+
+
+def test_a_message_is_not_waited_for_longer_than_asked(shell: Shell) -> None:
+    arguments = ("--strategy", "ESCALATION", "--channel", "EMAIL", "--wait", "0.5", "--message", "x")
+    told = shell.run("send", "--to", "asha@example.org", *arguments, status=1).stdout
+    assert "not final after 0.5 s" in told
+
+
+def test_an_event_a_notification_a_delivery_and_a_provider_s_id_are_all_found(shell: Shell) -> None:
+    sent = shell.answer("send", "--to", "+14155550124", "--title", "Found", "--message", "x")
+    (journey,) = sent["journeys"]
+    event, note, delivery = sent["posted"]["id"], journey["notification"]["id"], journey["deliveries"][0]
+    assert shell.answer("status", event)["event"]["counts"]["recipients"] == 1
+    assert shell.answer("status", note)["notification"]["title"] == "Found"
+    assert shell.answer("status", delivery["id"])["delivery"]["channel"] == "SMS"
+    assert shell.answer("status", delivery["providerId"])["delivery"]["id"] == delivery["id"]
+    for reference in (event, note, delivery["id"], delivery["providerId"]):
+        assert delivery["id"] in shell.run("status", reference).stdout
+
+
+def test_the_journey_is_told_in_the_order_of_time(shell: Shell) -> None:
+    note = shell.answer("send", "--to", "+14155550125", "--message", "x")["journeys"][0]["notification"]["id"]
+    told = shell.run("status", note).stdout
+    assert 0 < told.index("accepted") < told.index("queued") < told.index("sending") < told.rindex("sent ")
+
+
+def test_an_id_that_nothing_has_ends_with_1(shell: Shell) -> None:
+    for reference in ("01a1fe05-4875-7d76-b7b8-396fc73e7214", "01a1fe05-4875-8976-8498-396c693ded98", "SMnothing"):
+        assert "Nothing has the id" in shell.run("status", reference, status=1).stderr
+
+
+def test_deliveries_are_found_by_person_status_channel_and_time(shell: Shell) -> None:
+    shell.run("send", "--to", "found@example.org", "--message", "x")
+    (found,) = shell.answer("status", "--user", "found@example.org", "--status", "sent", "--since", "1h")["data"]
+    assert (found["channel"], found["status"]) == ("EMAIL", "SENT")
+    for nothing in (["--channel", "SMS"], ["--until", "2020-01-01T00:00:00Z"], ["--status", "FAILED"]):
+        assert shell.answer("status", "--user", "found@example.org", *nothing)["data"] == []
+    assert "No deliveries." in shell.run("status", "--user", "nobody").stdout
+
+
+def test_a_time_without_a_zone_is_wrong_use(shell: Shell) -> None:
+    assert "--since" in shell.run("status", "--since", "2026-01-01T00:00:00", status=2).stderr
+
+
+def test_a_key_is_made_works_is_listed_and_revoked(shell: Shell) -> None:
+    made = shell.answer("keys", "create", "shop", "--role", "viewer")
+    assert made["role"] == "VIEWER"
+    shell.run("status", "--key", made["secret"])
+    assert (
+        "(forbidden)"
+        in shell.run("send", "--to", "x@example.org", "--message", "x", "--key", made["secret"], status=1).stderr
+    )
+    listed = {key["id"]: key for key in shell.answer("keys", "list")["data"]}
+    assert listed[made["id"]]["revokedAt"] is None
+    assert made["secret"] not in shell.run("keys", "list").stdout
+    shell.run("keys", "revoke", made["id"])
+    assert "(token_invalid)" in shell.run("status", "--key", made["secret"], status=1).stderr
+
+
+def test_a_key_that_is_not_there_cannot_be_revoked(shell: Shell) -> None:
+    shell.run("keys", "revoke", "01a1fe05-4875-7d76-b7b8-396fc73e7214", status=1)
+
+
+def test_a_token_is_the_users_own(shell: Shell, sandbox_server: Program) -> None:
+    token = shell.run("keys", "token", "cli-3").stdout.splitlines()[0]
+    mine = {"Authorization": f"Bearer {token}"}
+    assert httpx.get(f"{sandbox_server.url}/api/notifications/unread-count", headers=mine).json() == {"unreadCount": 0}
+    assert httpx.get(f"{sandbox_server.url}/api/events", headers=mine).status_code == 403
+
+
+def test_people_are_imported_and_bad_lines_named(shell: Shell, api: httpx.Client, tmp_path: Path) -> None:
+    table = tmp_path / "people.csv"
+    table.write_text(
+        "id,email,phone,name,locale\n"
+        "import-1,one@example.org,+14155550101,One,en\n"
+        "import-2,no address,,Two,en\n"
+        "import-3,three@example.org,,Three,not a locale\n"
+        "import-4,,+14155550104,Four,en\n"
+    )
+    imported = shell.answer("users", "import", str(table), status=1)
+    assert imported["imported"] == 2
+    assert [(bad["line"], bad["column"]) for bad in imported["bad"]] == [(3, "email"), (4, "locale")]
+    assert api.get("/api/users/import-1").json()["phone"] == "+14155550101"
+    assert api.get("/api/users/import-3").status_code == 404
+    assert "2 lines were not imported" in shell.run("users", "import", str(table), status=1).stdout
+
+
+def test_a_large_table_is_imported_whole(shell: Shell, api: httpx.Client, tmp_path: Path) -> None:
+    table = tmp_path / "people.csv"
+    table.write_text("id;name\n" + "".join(f"many-{number};Person {number}\n" for number in range(450)))
+    assert shell.answer("users", "import", str(table)) == {"imported": 450, "bad": []}
+    assert api.get("/api/users/many-449").json()["name"] == "Person 449"
+
+
+def test_what_is_no_table_ends_with_1_and_says_why(shell: Shell, tmp_path: Path) -> None:
+    table = tmp_path / "people.csv"
+    table.write_text("fax,name\n1,2\n")
+    assert "no column 'fax'" in shell.run("users", "import", str(table), status=1).stderr
+    table.write_bytes("id,name\nu1,Zoë\n".encode("latin-1"))
+    assert "save it as UTF-8" in shell.run("users", "import", str(table), status=1).stderr
+    assert "does not exist" in shell.run("users", "import", str(tmp_path / "nowhere.csv"), status=2).stderr
+
+
+def test_a_command_without_a_valid_key_ends_with_1(shell: Shell) -> None:
+    assert "(token_invalid)" in shell.run("status", "--key", "tk_wrong", status=1).stderr
+
+
+def test_the_doctor_finds_the_servers_that_run_here_and_warns_of_what_is_not_configured(shell: Shell) -> None:
+    examined = shell.answer("doctor")
+    told = [(each["level"], each["subject"]) for each in examined["findings"]]
+    assert examined["ok"]
+    assert ("ok", "postgres") in told
+    assert ("ok", "redis") in told
+    assert {("warn", "email"), ("warn", "sms"), ("warn", "push")} <= set(told)
+    assert any("admin_key is 0 days old" in each["told"] for each in examined["findings"])
+
+
+@pytest.fixture
+def providers() -> Iterator[dict[str, str]]:
+    """What the environment says of providers that are servers of our own."""
+    sandbox = Sandbox()
+    sandbox.start()
+    of_channels = ("TOCSIN_EMAIL", "TOCSIN_SMS", "TOCSIN_PUSH")
+    yield {name: value for name, value in environment(sandbox, "", "").items() if name.startswith(of_channels)}
+    sandbox.stop()
+
+
+def failures(examined: dict[str, Any]) -> list[dict[str, Any]]:
+    return [finding for finding in examined["findings"] if finding["level"] == "fail"]
+
+
+def test_the_doctor_logs_in_everywhere_with_a_key_whose_lines_end_in_a_literal_n(
+    shell: Shell, providers: dict[str, str]
+) -> None:
+    given = dict(providers)
+    key = given.pop("TOCSIN_PUSH__FCM__PRIVATE_KEY")
+    given["FIREBASE_PRIVATE_KEY"] = key.replace("\n", "\\n")
+    examined = shell.answer("doctor", **given)
+    levels = {each["subject"]: each["level"] for each in examined["findings"] if each["subject"] in {"email", "push"}}
+    assert levels == {"email": "ok", "push": "ok"}
+    assert "sms" in {each["subject"] for each in examined["findings"] if each["level"] == "ok"}
+    assert key.splitlines()[1] not in json.dumps(examined)
+
+
+def test_the_doctor_ends_with_1_where_a_login_fails(shell: Shell, providers: dict[str, str]) -> None:
+    given = providers | {"TOCSIN_SMS__TWILIO__AUTH_TOKEN": "0" * 32}
+    (failed,) = failures(shell.answer("doctor", status=1, **given))
+    assert failed["subject"] == "sms"
+    assert "TWILIO_AUTH_TOKEN" in failed["mend"]
+
+
+def test_the_doctor_ends_with_1_where_a_setting_is_wrong_and_names_it(shell: Shell) -> None:
+    (failed,) = shell.answer("doctor", status=1, TOCSIN_HTTP__PORTT="1")["findings"]
+    assert "TOCSIN_HTTP__PORTT" in failed["told"]
+
+
+def test_the_doctor_names_a_redis_and_a_postgres_that_do_not_answer(shell: Shell) -> None:
+    away = {"REDIS_URL": "redis://127.0.0.1:1", "DATABASE_URL": "postgresql://tocsin@127.0.0.1:1/tocsin"}
+    failed = [
+        each["subject"] for each in shell.answer("doctor", status=1, **away)["findings"] if each["level"] == "fail"
+    ]
+    assert failed == ["postgres", "redis"]
+
+
+def test_migrating_twice_changes_nothing_more(shell: Shell, postgres_url: str) -> None:
+    assert shell.answer("migrate", DATABASE_URL=postgres_url) == {"applied": []}
+
+
+def test_migrating_our_own_postgres_while_it_runs_is_refused_with_its_reason(shell: Shell) -> None:
+    assert "in use by another Tocsin" in shell.run("migrate", status=1).stderr
+
+
+def test_without_a_server_every_command_says_what_to_do(tmp_path: Path) -> None:
+    alone = Shell({"TOCSIN_DATA__DIR": str(tmp_path), "TOCSIN_HTTP__PORT": "1"})
+    for command in (["status"], ["demo"], ["keys", "list"], ["send", "--to", "u1", "--message", "x"]):
+        assert "tocsin serve" in alone.run(*command, status=1).stderr
