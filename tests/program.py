@@ -20,7 +20,7 @@ JWT_SECRET = "only-for-tests-only-for-tests-only-for-tests"
 Value = TypeVar("Value")
 
 
-def eventually(look: Callable[[], Value], limit_s: float = 20.0, every_s: float = 0.02) -> Value:
+def eventually(look: Callable[[], Value], limit_s: float = 30.0, every_s: float = 0.02) -> Value:
     """What `look` answers once it is true. An assertion that fails inside counts as not yet."""
     deadline = time.monotonic() + limit_s
     while True:
@@ -67,7 +67,7 @@ class Program:
             )
         return self
 
-    def ready(self, limit_s: float = 20.0) -> "Program":
+    def ready(self, limit_s: float = 60.0) -> "Program":
         """Waits until it says so: /ready for one that answers HTTP, its log for the others."""
 
         def look() -> bool:

@@ -113,7 +113,7 @@ def test_while_postgres_is_away_everything_accepted_is_sent_and_it_is_stored_aft
         eventually(lambda: time.monotonic() >= back_at, limit_s=AWAY_S + 5)
         away = {note for note, durability in load.accepted.items() if durability == "redis"}
         assert len(away) >= AWAY_S / EVERY_S / 4
-        eventually(lambda: away <= {str(entry.notification) for entry in sandbox.outbox.entries()}, limit_s=10)
+        eventually(lambda: away <= {str(entry.notification) for entry in sandbox.outbox.entries()}, limit_s=40)
         servers.postgres.start()
         eventually(lambda: "postgres" in list(load.accepted.values())[-3:], limit_s=15)
     assert load.refused == []
