@@ -2,25 +2,20 @@
 
 import asyncio
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any, Final, Generic, ParamSpec, TypeVar
-
-from loguru import logger
+from typing import Any, Generic, ParamSpec, TypeVar
 
 from tocsin.domain.errors import PostgresAway
 from tocsin.domain.setting_sections import PostgresSettings
 from tocsin.storage.connecting import break_off, connect, is_alive, is_clean
 from tocsin.storage.database import TooSlow, cursor, database, judging
+from tocsin.storage.outage import Outage
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
-
-_QUIET_S: Final = 60.0
-_TRY_AGAIN_S: Final = 0.5
 
 
 class Postgres:
@@ -32,8 +27,10 @@ class Postgres:
         self._url = settings.url
         self._settings = settings
         self._threads = ThreadPoolExecutor(settings.pool, thread_name_prefix="postgres")
+        self._looking = ThreadPoolExecutor(1, thread_name_prefix="postgres-look")
+        self._look: Future[None] | None = None
         self._idle: deque[Any] = deque()
-        self._outage = _Outage()
+        self._outage = Outage()
 
     async def call(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         """What `function` answers, run in a thread on a connection of its own. Raises PostgresAway when Postgres does
@@ -50,7 +47,16 @@ class Postgres:
             running = self._threads.submit(self._run, work)
         except RuntimeError as error:
             raise PostgresAway("this process is stopping") from error
-        return await _outcome(work, running, limit_ms / 1000)
+        waiting = asyncio.wrap_future(running)
+        try:
+            if not await self._done(waiting, limit_ms / 1000):
+                if running.cancel():
+                    raise TooSlow("Postgres is too busy for this")
+                work.break_off()
+            return await waiting
+        except asyncio.CancelledError:
+            waiting.cancel()
+            raise
 
     async def ping(self) -> None:
         """Raises PostgresAway when Postgres does not answer."""
@@ -58,8 +64,37 @@ class Postgres:
 
     async def close(self) -> None:
         """Lets what runs finish and closes every connection."""
-        await asyncio.to_thread(self._threads.shutdown, wait=True)
+        for pool in (self._threads, self._looking):
+            await asyncio.to_thread(pool.shutdown, wait=True)
         self._drop_idle()
+
+    async def _done(self, waiting: "asyncio.Future[_T]", limit_s: float) -> bool:
+        """Waits for an answer. After a while it looks whether Postgres answers anybody: one that hangs, or whose
+        machine is gone without a word, is not to be waited for as long as one that is at work."""
+        patience_s = min(limit_s, self._settings.connect_timeout / 1000)
+        done, _ = await asyncio.wait({waiting}, timeout=patience_s)
+        if done or limit_s <= patience_s:
+            return bool(done)
+        try:
+            await asyncio.shield(asyncio.wrap_future(self._look_once()))
+        except PostgresAway:
+            return waiting.done()
+        done, _ = await asyncio.wait({waiting}, timeout=limit_s - patience_s)
+        return bool(done)
+
+    def _look_once(self) -> "Future[None]":
+        """A look at Postgres that all who wonder share."""
+        if self._look is None or self._look.done():
+            self._look = self._looking.submit(self._look_at_it)
+        return self._look
+
+    def _look_at_it(self) -> None:
+        try:
+            with judging():
+                self._connect().close()
+        except PostgresAway as error:
+            self._outage.begins(error)
+            raise
 
     def _run(self, work: "_Work[_T]") -> _T:
         try:
@@ -90,6 +125,9 @@ class Postgres:
                 if is_alive(connection):
                     return connection
                 connection.close()
+        return self._connect()
+
+    def _connect(self) -> Any:
         return connect(
             self._url,
             connect_timeout_ms=self._settings.connect_timeout,
@@ -128,56 +166,6 @@ class _Work(Generic[_T]):
         with self._lock:
             if self._connection is not None:
                 break_off(self._connection)
-
-
-async def _outcome(work: _Work[_T], running: Future[_T], limit_s: float) -> _T:
-    waiting = asyncio.wrap_future(running)
-    done, _ = await asyncio.wait({waiting}, timeout=limit_s)
-    if not done:
-        if running.cancel():
-            raise TooSlow("every connection to Postgres is busy")
-        work.break_off()
-    return await waiting
-
-
-class _Outage:
-    """Whether Postgres is away, said once a minute. While it is, one call in half a second tries, and the others are
-    answered at once: they would only pile up behind its time-outs."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._cause: PostgresAway | None = None
-        self._next_try_s = 0.0
-        self._said_s = -_QUIET_S
-
-    def check(self) -> None:
-        """Raises PostgresAway while Postgres is away and another call has just tried."""
-        if self._cause is None:
-            return
-        with self._lock:
-            now_s = time.monotonic()
-            if self._cause is not None and now_s < self._next_try_s:
-                raise PostgresAway(str(self._cause))
-            self._next_try_s = now_s + _TRY_AGAIN_S
-
-    def begins(self, cause: PostgresAway) -> None:
-        with self._lock:
-            now_s = time.monotonic()
-            self._cause = cause
-            self._next_try_s = now_s + _TRY_AGAIN_S
-            if now_s - self._said_s < _QUIET_S:
-                return
-            self._said_s = now_s
-        logger.warning("{}; it is tried again until it does", cause)
-
-    def ends(self) -> None:
-        if self._cause is None:
-            return
-        with self._lock:
-            was, self._cause = self._cause, None
-            self._said_s = -_QUIET_S
-        if was is not None:
-            logger.info("Postgres serves again")
 
 
 def _ping() -> None:

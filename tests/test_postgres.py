@@ -9,12 +9,14 @@ from typing import Any
 import psycopg2
 import pytest
 from loguru import logger
+from psycopg2.extensions import parse_dsn
 
 from tocsin.domain.errors import NotFound, PostgresAway
 from tocsin.domain.settings import Settings
 from tocsin.storage import users
 from tocsin.storage.database import Refused, TooSlow, database
 from tocsin.storage.postgres import Postgres
+from tocsin.tests.stalling import Stalling
 from tocsin.tests.stored import ask
 
 pytestmark = pytest.mark.servers
@@ -180,6 +182,38 @@ async def _until_it_serves(postgres: Postgres) -> None:
                 return await postgres.ping()
             except PostgresAway:
                 await asyncio.sleep(0.02)
+
+
+async def test_a_server_that_hangs_is_away_for_everybody_within_seconds(make: Make, postgres_url: str) -> None:
+    folder = parse_dsn(postgres_url)["host"]
+    with Stalling(f"{folder}/.s.PGSQL.5432") as way:
+        url = f"postgresql://tocsin@127.0.0.1:{way.port}/{_name(postgres_url)}"
+        postgres = make(url=url, pool=2, connect_timeout="2s")
+        await asyncio.gather(*(postgres.call(_sleep, 0.05) for _ in range(2)))
+        way.stall()
+        began_s = time.monotonic()
+        hanging = [postgres.call(users.known, ["u1"]) for _ in range(4)]
+        answers = await asyncio.gather(*hanging, return_exceptions=True)
+        assert [isinstance(answer, PostgresAway) for answer in answers] == [True] * 4
+        assert time.monotonic() - began_s < 8
+        way.flow()
+        await _until_it_serves(postgres)
+        assert await postgres.call(users.known, ["u1"]) == set()
+
+
+async def test_a_long_call_to_a_server_that_serves_is_waited_for(make: Make) -> None:
+    await make(connect_timeout="50ms").call(_sleep, 0.4)
+
+
+async def test_a_caller_who_goes_away_leaves_the_rest_in_order(make: Make) -> None:
+    postgres = make(pool=1)
+    calls = [asyncio.create_task(postgres.call(_sleep, 0.1)) for _ in range(3)]
+    await asyncio.sleep(0.02)
+    for call in calls:
+        call.cancel()
+    await asyncio.gather(*calls, return_exceptions=True)
+    assert all(call.cancelled() for call in calls)
+    assert await postgres.call(ask, "select 1") == [(1,)]
 
 
 async def test_a_server_that_is_not_there_is_away(make: Make) -> None:
