@@ -157,7 +157,7 @@ def _body_of(endpoint: Endpoint, request: Request, raw: bytes) -> Asked | None:
         return None
     _check_content_type(request.headers.get("content-type", ""))
     try:
-        return endpoint.body.model_validate_json(raw)
+        return endpoint.body.read(raw)
     except ValidationError as error:
         raise from_validation(error, endpoint.body.later) from error
 

@@ -95,7 +95,7 @@ def document(endpoints: Sequence[Endpoint], settings: Settings, version: str) ->
     }
     if settings.http.public_url:
         found["servers"] = [{"url": settings.http.public_url}]
-    limited: dict[str, Any] = _with_limits(found, settings)
+    limited: dict[str, Any] = _tidied(found, settings)
     return limited
 
 
@@ -239,13 +239,16 @@ def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
     return {**rest, **kinds[0]}
 
 
-def _with_limits(value: Any, settings: Settings) -> Any:
-    """`value` with the numbers of `limits.` in the place of their marks (shapes.limited)."""
+def _tidied(value: Any, settings: Settings) -> Any:
+    """`value` without needless titles, and with the numbers of `limits.` in place of their marks (shapes.limited)."""
     if isinstance(value, list):
-        return [_with_limits(item, settings) for item in value]
+        return [_tidied(item, settings) for item in value]
     if not isinstance(value, dict):
         return value
-    found = {key: _with_limits(item, settings) for key, item in value.items() if key != LIMIT_MARK}
+    found = {key: _tidied(item, settings) for key, item in value.items() if key != LIMIT_MARK}
+    # Pydantic's titles say the name again, in other letters.
+    if "type" in found or "anyOf" in found or "$ref" in found or "enum" in found:
+        found = {key: item for key, item in found.items() if key != "title" or not isinstance(item, str)}
     if LIMIT_MARK in value:
         word = "maxItems" if "array" in str(value) else "maxLength"
         found[word] = getattr(settings.limits, value[LIMIT_MARK])

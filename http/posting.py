@@ -42,7 +42,7 @@ from tocsin.http.problems import (
     UNKNOWN_STRATEGY,
     Problem,
 )
-from tocsin.http.refusals import from_exception
+from tocsin.http.refusals import from_exception, from_findings
 from tocsin.http.shapes import NoQuery
 
 SHOWN_NOTIFICATIONS: Final = 100
@@ -135,20 +135,23 @@ async def post_notification(call: Call[PostNotification, NoQuery]) -> Posted:
 async def post_bulk(call: Call[BulkNotifications, NoQuery]) -> BulkPosted:
     """Each event is accepted or refused on its own; the results stand in the order of the request. Repeated with its
     Idempotency-Key, a request does only what was not done."""
-    bodies = call.body.notifications
+    placed, refused = call.body.placed, call.body.refused
     most = call.context.settings.limits.bulk
-    if len(bodies) > most:
+    if len(placed) + len(refused) > most:
         raise Problem(TOO_MANY, f"More than {most} events in one request.", field="/notifications")
     async with _only_one(call):
         gate = asyncio.Semaphore(_BULK_AT_ONCE)
-        items = await asyncio.gather(*(_post_item(call, gate, index, body) for index, body in enumerate(bodies)))
-    results = tuple(item for item, _ in items)
+        items = await asyncio.gather(*(_post_item(call, gate, place, body) for place, body in placed))
+    unread = [
+        _refused(place, from_findings(found, PostNotification.later, below=2)) for place, found in refused.items()
+    ]
+    results = sorted([*(item for item, _ in items), *unread], key=lambda item: item.index)
     accepted = sum(item.success for item in results)
     if not accepted:
         raise _nothing_accepted(results)
     if all(replayed for item, replayed in items if item.success):
         call.headers[REPLAYED] = "true"
-    return BulkPosted(success=True, accepted=accepted, refused=len(results) - accepted, results=results)
+    return BulkPosted(success=True, accepted=accepted, refused=len(results) - accepted, results=tuple(results))
 
 
 @asynccontextmanager
@@ -179,10 +182,12 @@ async def _post_item(
         try:
             posted, replayed = await post_one(call, body, place=f":bulk:{index}")
         except (Problem, InvalidInput, Conflict, Unavailable) as error:
-            problem = from_exception(error)
-            status = problem.kind.status
-            return BulkItem(index=index, success=False, status=status, problem=problem.as_json()), False
+            return _refused(index, from_exception(error)), False
     return BulkItem(index=index, success=True, status=202, result=posted), replayed
+
+
+def _refused(index: int, problem: Problem) -> BulkItem:
+    return BulkItem(index=index, success=False, status=problem.kind.status, problem=problem.as_json())
 
 
 def _nothing_accepted(results: Sequence[BulkItem]) -> Problem:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 from uuid import UUID
 
-from pydantic import Field, JsonValue, StringConstraints
+from pydantic import Field, JsonValue, PrivateAttr, StringConstraints, ValidationError
+from pydantic_core import ErrorDetails
 
 from tocsin.domain.delivery import Channel
 from tocsin.domain.plan import Priority, Strategy
+from tocsin.http.refusals import findings_of
 from tocsin.http.shapes import Answer, Asked, EventType, Line, Locale, Text, UserId, limited
 
 Contact = Annotated[str, StringConstraints(min_length=1, max_length=320)]
@@ -63,6 +67,46 @@ class BulkNotifications(Asked):
     later: ClassVar[frozenset[str]] = PostNotification.later
 
     notifications: Annotated[tuple[PostNotification, ...], Field(min_length=1, json_schema_extra=limited("bulk"))]
+
+    _refused: dict[int, list[ErrorDetails]] = PrivateAttr(default_factory=dict)
+
+    @property
+    def refused(self) -> Mapping[int, list[ErrorDetails]]:
+        """What is wrong with events that cannot be read, by their places in the request."""
+        return self._refused
+
+    @property
+    def placed(self) -> list[tuple[int, PostNotification]]:
+        """The events that can be read, with their places in the request."""
+        total = len(self.notifications) + len(self._refused)
+        places = [place for place in range(total) if place not in self._refused]
+        return list(zip(places, self.notifications, strict=True))
+
+    @classmethod
+    def read(cls, raw: bytes) -> Self:
+        """An event that is wrong in itself does not stop the others, unless all are. Raises ValidationError."""
+        try:
+            return cls.model_validate_json(raw)
+        except ValidationError as error:
+            refused: dict[int, list[ErrorDetails]] = {}
+            for found in findings_of(error):
+                match found["loc"]:
+                    case ("notifications", int(place), *_):
+                        refused.setdefault(place, []).append(found)
+                    case _:
+                        raise
+            events = json.loads(raw)["notifications"]
+            if len(refused) == len(events):
+                raise
+        made = cls(
+            notifications=tuple(
+                PostNotification.model_validate_json(json.dumps(event))
+                for place, event in enumerate(events)
+                if place not in refused
+            )
+        )
+        made._refused = refused
+        return made
 
 
 class Addressed(Answer):

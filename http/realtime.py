@@ -7,15 +7,17 @@ connected to another process, misses nothing: it names the last id that it saw a
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any, Final
+from uuid import UUID
 
 from loguru import logger
 from sse_starlette import EventSourceResponse, JSONServerSentEvent, ServerSentEvent
 from starlette.responses import Response
 
-from tocsin.domain.errors import Unavailable
+from tocsin.domain.errors import PostgresAway, Unavailable
 from tocsin.http.caller import USERS
 from tocsin.http.context import Context
 from tocsin.http.cursors import cursor_of, place_of
@@ -63,7 +65,7 @@ class Stream:
         """Subscribes, tells what is newer than the page knows, then goes on until the page or the process ends."""
         try:
             async with self._context.store.wakes.of(self._user) as woken:
-                begin = self._after or await self._inbox.newest(self._user)
+                begin = self._after or await self._now()
                 self._see(begin)
                 yield ServerSentEvent(retry=_COME_BACK_MS, comment="open")
                 since = begin
@@ -76,6 +78,13 @@ class Stream:
         except Unavailable as error:
             # The page comes back by itself, with the last id that it saw.
             logger.info("a stream ends: {}", error)
+
+    async def _now(self) -> Place:
+        """After what is in the inbox now; while Postgres cannot tell, after this moment."""
+        try:
+            return await self._inbox.newest(self._user)
+        except PostgresAway:
+            return time.time_ns() // 1_000_000, UUID(int=0)
 
     async def _news(self, since: Place) -> AsyncIterator[ServerSentEvent]:
         for row in await self._inbox.newer(self._user, since):

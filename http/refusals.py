@@ -1,10 +1,11 @@
 """Turns whatever went wrong into a problem document: errors of the floors below, of Starlette and of pydantic."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
@@ -104,9 +105,21 @@ def answer_to(problem: Problem, cid: str, headers: Mapping[str, str] | None = No
 def from_validation(error: ValidationError, later: frozenset[str] = frozenset(), *, parameter: bool = False) -> Problem:
     """The problem that pydantic's findings make. `later` are the fields whose feature is not built yet; `parameter`
     says that the values came from the query, where a field is named plainly instead of pointed at."""
+    return from_findings(findings_of(error), later, parameter=parameter)
+
+
+def findings_of(error: ValidationError) -> list[ErrorDetails]:
+    """What pydantic found, without the values, which may be secrets or addresses."""
+    return error.errors(include_url=False, include_context=False, include_input=False)
+
+
+def from_findings(
+    findings: Iterable[ErrorDetails], later: frozenset[str], *, parameter: bool = False, below: int = 0
+) -> Problem:
+    """As `from_validation`, of some findings; `below` is how many places lead to the value that was looked at."""
     errors = [
-        _field_error(found["type"], found["loc"], found["msg"], later, parameter=parameter)
-        for found in error.errors(include_url=False, include_context=False, include_input=False)
+        _field_error(found["type"], found["loc"][below:], found["msg"], later, parameter=parameter)
+        for found in findings
     ]
     # A field too many is often why another one is missing, so it is told first.
     errors.sort(key=lambda each: _FIRST.get(each.kind, len(_FIRST)))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, ClassVar, Final, Generic, TypeVar
+from typing import Annotated, Any, ClassVar, Final, Generic, Self, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -35,6 +35,11 @@ class Asked(BaseModel):
 
     later: ClassVar[frozenset[str]] = frozenset()
     """Fields of features that are not built yet: refused as `not_available`, and absent from the OpenAPI document."""
+
+    @classmethod
+    def read(cls, raw: bytes) -> Self:
+        """What a body says. Raises ValidationError."""
+        return cls.model_validate_json(raw)
 
 
 class Query(BaseModel):

@@ -10,6 +10,7 @@ from loguru import logger
 
 from tests.served import ASHA, EVENT, SETTINGS, Served, problem_of, serving
 from tocsin.domain.delivery import Channel
+from tocsin.domain.errors import RedisAway
 from tocsin.domain.settings import Settings
 from tocsin.http.problems import KINDS
 
@@ -89,6 +90,32 @@ async def test_a_defect_is_answered_without_its_details(served: Served, monkeypa
     body = problem_of(answer, 500, "internal")
     assert "42" not in json.dumps(body)
     assert any(line.startswith(f"{body['correlationId']} GET /api/deliveries/{{delivery}} failed") for line in said)
+
+
+async def test_a_slow_request_is_logged_with_its_route(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tocsin.http import correlation
+
+    monkeypatch.setattr(correlation, "_SLOW_S", 0.0)
+    said: list[str] = []
+    handler = logger.add(said.append, format="{level} {extra[cid]} {message}")
+    await served.api.get("/api/users/asha", headers={"X-Request-ID": "slow-1"})
+    logger.remove(handler)
+    (line,) = [line for line in said if line.startswith("WARNING slow-1 GET /api/users/{user} took ")]
+    assert "asha" not in line
+
+
+async def test_figures_of_storage_are_brought_up_to_date_before_they_are_shown(
+    settings: Callable[..., Settings], redis_url: str, postgres_url: str
+) -> None:
+    looks: list[int] = []
+
+    async def refresh() -> None:
+        looks.append(1)
+        raise RedisAway("away")
+
+    async with serving(settings(SETTINGS), redis_url, postgres_url, refresh=refresh) as served:
+        assert (await served.client().get("/metrics")).status_code == 200
+    assert looks == [1]
 
 
 async def test_the_page_of_the_api_needs_nothing_from_elsewhere(served: Served) -> None:

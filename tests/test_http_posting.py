@@ -309,10 +309,25 @@ async def test_a_bulk_of_which_nothing_is_accepted_is_refused(served: Served) ->
     assert body["results"][0]["problem"]["code"] == "no_recipients"
 
 
-async def test_a_bulk_with_a_field_that_is_not_built_names_its_place(served: Served) -> None:
-    events = [{**EVENT, "recipients": [ASHA]}, {**EVENT, "topics": []}]
+async def test_an_event_of_a_bulk_that_cannot_be_read_stops_no_other(served: Served) -> None:
+    events = [{**EVENT, "topics": []}, {**EVENT, "recipients": [ASHA]}, 5, {**EVENT, "recipients": [{"id": 7}]}]
     answer = await served.api.post("/api/notifications/bulk", json={"notifications": events})
-    assert problem_of(answer, 422, "not_available")["field"] == "/notifications/1/topics"
+    assert answer.status_code == 202, answer.text
+    told = [(item["index"], item["status"], item["problem"] or {}) for item in answer.json()["results"]]
+    assert [(index, status, problem.get("code"), problem.get("field")) for index, status, problem in told] == [
+        (0, 422, "not_available", "/topics"),
+        (1, 202, None, None),
+        (2, 422, "wrong_type", ""),
+        (3, 422, "wrong_type", "/recipients/0/id"),
+    ]
+
+
+async def test_a_bulk_of_which_no_event_can_be_read_names_the_first_place(served: Served) -> None:
+    events = [{**EVENT, "topics": []}, {}]
+    answer = await served.api.post("/api/notifications/bulk", json={"notifications": events})
+    assert problem_of(answer, 422, "not_available")["field"] == "/notifications/0/topics"
+    for body in ({"notifications": []}, {"notifications": 5}, {"events": []}):
+        assert (await served.api.post("/api/notifications/bulk", json=body)).status_code == 422
 
 
 async def test_a_bulk_that_is_repeated_with_its_key_is_done_once(served: Served) -> None:
