@@ -73,6 +73,11 @@ class InboxLists:
                     pipeline.publish(self._keys.published(user), f"{listed_ms}:{notification}")
                 await pipeline.execute()
 
+    async def tell_of_read(self, user: str) -> None:
+        """Wakes the open pages of a user who read something, here or elsewhere."""
+        with told():
+            await self._client.publish(self._keys.published(user), "read")
+
     @asynccontextmanager
     async def listening(self, user: str) -> AsyncIterator[Any]:
         """A subscription to what is published for a user; it only wakes, storage is what is shown."""

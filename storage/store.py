@@ -137,6 +137,10 @@ class Store:
         answers: list[Read] = []
         for first in range(0, len(notifications), MOST_ITEMS):
             answers += await self._read(user, notifications[first : first + MOST_ITEMS])
+        if any(answer.changed for answer in answers):
+            # Told last: who hears of it counts in both stores.
+            with suppress(RedisAway):
+                await self.lists.tell_of_read(user)
         return answers
 
     async def cancel(self, event: UUID, reason: str, by: str, at_ms: int) -> int:

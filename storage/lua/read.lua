@@ -46,7 +46,6 @@ for position = 4, #ARGV, 2 do
 end
 if #told > 0 then
   tell('{"f":"read","at":' .. int(now) .. ',"n":[' .. table.concat(told, ',') .. ']}')
-  redis.call('PUBLISH', ns .. ':user:' .. user, 'read')
 end
 append_facts()
 return answers
