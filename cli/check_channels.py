@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
-from tocsin.channels.contract import BuildContext, Sender
-from tocsin.channels.registry import build_senders
+from tocsin.channels.contract import Sender
+from tocsin.channels.registry import build_senders, context_of
 from tocsin.cli.findings import Finding, fail, ok, warn
 from tocsin.domain.delivery import Channel
 from tocsin.domain.errors import SettingError
@@ -28,15 +28,8 @@ _SPARE_S = 5.0
 
 async def check_channels(settings: Settings) -> AsyncIterator[Finding]:
     """A finding for every channel that has a provider."""
-    context = BuildContext(
-        sandbox=False,
-        public_url=settings.http.public_url,
-        brand=settings.email.brand,
-        postal_address=settings.email.postal_address,
-        emoji=settings.sms.emoji,
-    )
     try:
-        senders = build_senders(settings, context)
+        senders = build_senders(settings, context_of(settings, sandbox=False))
     except SettingError as error:
         yield fail("channels", str(error), "Mend the setting that is named.")
         return

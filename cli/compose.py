@@ -21,9 +21,10 @@ from prometheus_client import CollectorRegistry
 from tocsin.actors.metrics import Gauges
 from tocsin.actors.runtime import Runtime
 from tocsin.channels.contract import BuildContext
-from tocsin.channels.registry import build_senders
+from tocsin.channels.registry import build_senders, context_of
 from tocsin.channels.sandbox.sandbox import Sandbox
 from tocsin.cli.credentials import with_credentials
+from tocsin.domain.delivery import Channel
 from tocsin.domain.errors import PostgresAway
 from tocsin.domain.settings import Settings
 from tocsin.http.application import build
@@ -108,7 +109,7 @@ class Process:
 
     @asynccontextmanager
     async def _actors(self, postgres: Postgres) -> AsyncIterator[None]:
-        runtime = Runtime(self.settings, postgres, self._building(), self.registry, self.parts.queues)
+        runtime = Runtime(self.settings, postgres, self._building, self.registry, self.parts.queues)
         await asyncio.to_thread(runtime.start)
         try:
             yield
@@ -118,7 +119,7 @@ class Process:
     @asynccontextmanager
     async def _http(self, postgres: Postgres) -> AsyncIterator[None]:
         store = await Store.open(self.settings, postgres)
-        context = self._context(store)
+        context = await self._context(store)
         server = _Server(_uvicorn_config(self.settings, context))
         assert self.listening is not None  # noqa: S101  # made before the process, so that its port is known
         serving = asyncio.create_task(server.serve(sockets=[self.listening]))
@@ -131,29 +132,27 @@ class Process:
             await serving
             await store.close()
 
-    def _context(self, store: Store) -> Context:
+    async def _context(self, store: Store) -> Context:
         gauges = Gauges(self.registry)
-        senders = build_senders(self.settings, self._building())
         return Context(
             settings=self.settings,
             store=store,
             registry=self.registry,
-            carriers={channel: Carrier(each.provider, each.configured) for channel, each in senders.items()},
+            carriers=await self._carriers(),
             outbox=self.sandbox.outbox if self.sandbox else None,
             refresh=lambda: gauges.refresh(store),
         )
 
+    async def _carriers(self) -> dict[Channel, Carrier]:
+        """Who carries each channel; nothing is sent from here."""
+        senders = build_senders(self.settings, self._building)
+        for each in senders.values():
+            await each.close()
+        return {channel: Carrier(each.provider, each.configured) for channel, each in senders.items()}
+
+    @property
     def _building(self) -> BuildContext:
-        settings = self.settings
-        return BuildContext(
-            sandbox=self.sandbox is not None,
-            public_url=settings.http.public_url,
-            brand=settings.email.brand,
-            postal_address=settings.email.postal_address,
-            emoji=settings.sms.emoji,
-            max_segments=settings.sms.max_segments,
-            push_characters=settings.push.max_characters,
-        )
+        return context_of(self.settings, sandbox=self.sandbox is not None)
 
     def _say_where(self) -> None:
         if self.listening is None:
