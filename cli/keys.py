@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 from rich.text import Text
 
-from tocsin.cli.journey import clock
+from tocsin.cli.journey import Document, clock
 from tocsin.cli.options import with_server
 from tocsin.cli.screen import Screen
 from tocsin.cli.server import Server, segment
@@ -25,7 +25,18 @@ def keys() -> None:
 @with_server
 async def create(server: Server, screen: Screen, name: str, role: str) -> None:
     """Make a key called NAME. Its secret is shown this once."""
-    made = await server.post("/api/keys", {"name": name, "role": role})
+    _tell_new(screen, await server.post("/api/keys", {"name": name, "role": role}))
+
+
+@keys.command()
+@click.argument("key_id")
+@with_server
+async def rotate(server: Server, screen: Screen, key_id: str) -> None:
+    """Replace a key by a new one of the same name and role, and revoke it. The new secret is shown this once."""
+    _tell_new(screen, await server.post(f"/api/keys/{segment(key_id)}/rotate"))
+
+
+def _tell_new(screen: Screen, made: Document) -> None:
     screen.tell(Text.assemble("Key ", (made["name"], "bold"), f" ({made['role']}), id {made['id']}"))
     screen.tell(Text(made["secret"], style="bold green"))
     screen.tell("Keep it now: only its hash is stored, and it is never shown again.", style="dim")

@@ -62,7 +62,7 @@ async def send(server: Server, screen: Screen, **given: Any) -> int | None:
         screen.tell(f"no such user: {plain(unknown)}", style="red")
     for rejected in posted["rejectedRecipients"]:
         screen.tell(f"left out: {plain(rejected['id'])}, {rejected['field']}: {rejected['code']}", style="red")
-    journeys = await _follow_all(server, screen, posted, wait_s)
+    journeys = await _follow_all(server, screen, posted, wait_s) if wait_s else []
     screen.answer({"posted": posted, "journeys": journeys})
     complete = not posted["unknownIds"] and not posted["rejectedRecipients"]
     return None if complete and all(map(_went_out, journeys)) else FAILED
@@ -135,7 +135,7 @@ async def _follow_all(server: Server, screen: Screen, posted: Document, wait_s: 
             screen.tell(Text.assemble(f"{plain(addressed['recipientId']):<20} ", line) if several else line)
 
         journey = await follow(server, addressed["id"], limit_s=wait_s, tell=tell)
-        if wait_s and (journey is None or not is_final(journey["deliveries"])):
+        if journey is None or not is_final(journey["deliveries"]):
             screen.tell(f"It is not final after {wait_s:g} s: tocsin status {addressed['id']}", style="yellow")
         return journey
 

@@ -102,6 +102,10 @@ def test_a_message_is_not_waited_for_longer_than_asked(shell: Shell) -> None:
     assert "not final after 0.5 s" in told
 
 
+def test_a_message_need_not_be_followed(shell: Shell) -> None:
+    assert shell.answer("send", "--to", "asha@example.org", "--wait", "0", "--message", "x")["journeys"] == []
+
+
 def test_an_event_a_notification_a_delivery_and_a_provider_s_id_are_all_found(shell: Shell) -> None:
     sent = shell.answer("send", "--to", "+14155550124", "--title", "Found", "--message", "x")
     (journey,) = sent["journeys"]
@@ -151,6 +155,14 @@ def test_a_key_is_made_works_is_listed_and_revoked(shell: Shell) -> None:
     assert made["secret"] not in shell.run("keys", "list").stdout
     shell.run("keys", "revoke", made["id"])
     assert "(token_invalid)" in shell.run("status", "--key", made["secret"], status=1).stderr
+
+
+def test_a_key_is_replaced_by_another_of_its_name(shell: Shell) -> None:
+    made = shell.answer("keys", "create", "rotated", "--role", "viewer")
+    new = shell.answer("keys", "rotate", made["id"])
+    assert (new["name"], new["role"]) == ("rotated", "VIEWER")
+    shell.run("status", "--key", new["secret"])
+    shell.run("status", "--key", made["secret"], status=1)
 
 
 def test_a_key_that_is_not_there_cannot_be_revoked(shell: Shell) -> None:
