@@ -1,8 +1,7 @@
 """A person's inbox: first the list in Redis of what Postgres does not have yet, then the table (design §5.9)."""
 
 import json
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -77,14 +76,3 @@ class InboxLists:
         """Wakes the open pages of a user who read something, here or elsewhere."""
         with told():
             await self._client.publish(self._keys.published(user), "read")
-
-    @asynccontextmanager
-    async def listening(self, user: str) -> AsyncIterator[Any]:
-        """A subscription to what is published for a user; it only wakes, storage is what is shown."""
-        with told():
-            subscription = self._client.pubsub()
-            await subscription.subscribe(self._keys.published(user))
-        try:
-            yield subscription
-        finally:
-            await subscription.aclose()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import missing
+from tests.missing import missing
 from tests.program import ADMIN_KEY, Program, environment, running
 
 pytestmark = [pytest.mark.servers, pytest.mark.processes]
