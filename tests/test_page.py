@@ -266,3 +266,18 @@ def test_a_file_that_did_not_change_is_not_sent_again(sandbox_server: Program) -
     first = httpx.get(f"{sandbox_server.url}/page/app.js")
     again = httpx.get(f"{sandbox_server.url}/page/app.js", headers={"If-None-Match": first.headers["etag"]})
     assert (first.status_code, again.status_code, again.content) == (200, 304, b"")
+
+
+def test_while_the_server_does_not_answer_what_was_shown_stays_and_it_is_said(page: Browser, api: httpx.Client) -> None:
+    as_fast_as_it_can = {"latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
+    event = posted(api, title="Stays")["id"]
+    page.wait(f"document.querySelector('tr[data-key=\"{event}\"]')")
+    page.command(
+        "Network.emulateNetworkConditions", offline=True, latency=0, downloadThroughput=-1, uploadThroughput=-1
+    )
+    page.wait("document.getElementById('live').innerText.startsWith('No connection')")
+    assert "Stays" in page.text("main")
+    page.command(
+        "Network.emulateNetworkConditions", offline=False, latency=0, downloadThroughput=-1, uploadThroughput=-1
+    )
+    page.wait("document.getElementById('live').innerText === 'Live'")

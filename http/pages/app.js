@@ -68,7 +68,7 @@ function trouble(error, nothingShown) {
       make("p", null, make("a", { href: "#/events" }, "All events"))));
     return true;
   }
-  say("No connection; trying again");
+  say(error.status ? `${error.message} Trying again` : "No connection; trying again");
   if (nothingShown) show(main, make("p.notice", null, error.message));
   return false;
 }
