@@ -1,6 +1,7 @@
 """The limit of accepting: the program's own endpoint, parsing, validating and authorising, over a store that keeps
 nothing. Run as a process by accept.py; takes the program's settings from the environment."""
 
+import gc
 import os
 from collections.abc import Sequence
 from typing import Any, cast
@@ -40,6 +41,8 @@ def main() -> None:
         access_log=False,
         server_header=False,
     )
+    gc.collect()
+    gc.freeze()
     uvloop.run(uvicorn.Server(config).serve())
 
 

@@ -20,7 +20,8 @@ from tocsin.storage.database import database
 from tocsin.storage.facts import Entry
 from tocsin.storage.migrate import migrate
 
-_ROUNDS: Final = 5
+_LEAST_ROUNDS: Final = 3
+_MOST_ROUNDS: Final = 25
 _ENTRIES: Final = 64
 _CHUNK: Final = 100
 _TABLES: Final = ("notifications", "deliveries")
@@ -35,8 +36,8 @@ def measure(seconds: float) -> list[Figure]:
     with folder() as where, own_servers(where / "data") as servers, _database(servers.postgres_url, "limit") as bare:
         migrate(servers.postgres_url)
         with closing(_connection(servers.postgres_url)) as connection:
-            for number in range(_ROUNDS + 1):
-                if number > 2 and time.monotonic() > end_s:
+            for number in range(_MOST_ROUNDS + 1):
+                if number > _LEAST_ROUNDS and time.monotonic() > end_s:
                     break
                 entries = _entries(number)
                 used_s = time.process_time()
