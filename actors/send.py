@@ -132,7 +132,7 @@ class Lane:
         if not messages:
             return []
         claims = [claim for claim, _ in messages]
-        detail = {"provider": self.sender.provider}
+        detail = {"provider": self.sender.provider, "attempts": self._rules.retry.attempts}
         begun = await self._store.flights.begin(claims, claims[0].token, lease_ms=self._rules.lease_ms, detail=detail)
         return [pair for pair, may in zip(messages, begun, strict=True) if may]
 

@@ -43,6 +43,7 @@ class PostNotification(Asked):
             "sendAt",
             "schedule",
             "cron",
+            "tracking",
             "offPeak",
             "key",
             "signature",

@@ -21,6 +21,8 @@ from tocsin.storage.memory import MemoryGuard
 from tocsin.storage.postgres import Postgres
 
 _MOST_TOGETHER = 200
+_COMMIT_MS = 3_000
+"""What a caller may wait for Postgres; after that the event rests in Redis, whether Postgres has it or not."""
 
 _Waiting = tuple[Accepted, "asyncio.Future[Stored]"]
 
@@ -75,7 +77,7 @@ class Intake:
         while self._gathering:
             batch, self._gathering = self._gathering[:_MOST_TOGETHER], self._gathering[_MOST_TOGETHER:]
             try:
-                answers = await self._postgres.call(accepted.store_accepted, [row for row, _ in batch])
+                answers = await self._postgres.call_within(_COMMIT_MS, accepted.store_accepted, [row for row, _ in batch])
             except (Unavailable, Conflict) as error:
                 _answer(batch, [error] * len(batch))
             except Exception as error:  # whatever it is, those who wait must hear of it
