@@ -272,12 +272,8 @@ def test_while_the_server_does_not_answer_what_was_shown_stays_and_it_is_said(pa
     as_fast_as_it_can = {"latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
     event = posted(api, title="Stays")["id"]
     page.wait(f"document.querySelector('tr[data-key=\"{event}\"]')")
-    page.command(
-        "Network.emulateNetworkConditions", offline=True, latency=0, downloadThroughput=-1, uploadThroughput=-1
-    )
+    page.command("Network.emulateNetworkConditions", offline=True, **as_fast_as_it_can)
     page.wait("document.getElementById('live').innerText.startsWith('No connection')")
     assert "Stays" in page.text("main")
-    page.command(
-        "Network.emulateNetworkConditions", offline=False, latency=0, downloadThroughput=-1, uploadThroughput=-1
-    )
+    page.command("Network.emulateNetworkConditions", offline=False, **as_fast_as_it_can)
     page.wait("document.getElementById('live').innerText === 'Live'")
