@@ -3,6 +3,7 @@
 import os
 import secrets
 import sys
+import tempfile
 from pathlib import Path
 
 from tocsin.domain.settings import Settings
@@ -25,10 +26,14 @@ def with_credentials(settings: Settings) -> Settings:
 def _kept(path: Path, fresh: str) -> tuple[str, bool]:
     """What the file holds, or `fresh`, which it then holds; and whether it was made now. Readable by its owner only."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return path.read_text().strip(), False
+    descriptor, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     with os.fdopen(descriptor, "w") as file:
         file.write(fresh + "\n")
+    try:
+        # Whole or not at all: another process that starts now never reads half a secret.
+        os.link(aside, path)
+    except FileExistsError:
+        return path.read_text().strip(), False
+    finally:
+        os.unlink(aside)
     return fresh, True
