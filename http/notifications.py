@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
-from typing import Annotated, Any, Final, Literal, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, TypeVar
 from uuid import UUID
-
-from pydantic import Field
 
 from tocsin.domain import ids
 from tocsin.domain.errors import NotFound
-from tocsin.domain.plan import Priority
 from tocsin.http.caller import USERS, VIEWERS_AND_USER
 from tocsin.http.cursors import cursor_of, place_of
 from tocsin.http.delivery_shapes import DeliveryStatus, NotificationJourney, journey_of, status_of
 from tocsin.http.endpoint import Call, Endpoint
+from tocsin.http.inbox_shapes import (
+    Inbox,
+    InboxQuery,
+    ReadAll,
+    ReadMultiple,
+    ReadState,
+    UnreadCount,
+    Updated,
+    WasRead,
+    WhoseInbox,
+    entry_of,
+)
 from tocsin.http.problems import (
     BAD_CURSOR,
     BAD_USER_ID,
@@ -26,9 +35,8 @@ from tocsin.http.problems import (
     FieldError,
     from_errors,
 )
-from tocsin.http.shapes import Answer, Asked, Listing, Moment, NoQuery, Paging, Query, UserId
+from tocsin.http.shapes import NoQuery
 from tocsin.storage import queries
-from tocsin.storage.queries import InboxRow
 
 _READ_AT_ONCE: Final = 1_000
 
@@ -37,80 +45,7 @@ _TRIES_WHEN_YOUNG: Final = 20
 _BETWEEN_TRIES_S: Final = 0.05
 
 Told = TypeVar("Told", queries.NotificationStatus, queries.Journey)
-
-
-class WhoseInbox(Query):
-    """Whose inbox; only a key names a user, a user's own token says who it is."""
-
-    user_id: UserId | None = None
-
-
-class InboxQuery(Paging):
-    """Which part of an inbox."""
-
-    user_id: UserId | None = None
-    unread: bool = False
-
-
-class InboxEntry(Answer):
-    """One notification in a person's inbox."""
-
-    id: UUID
-    event_id: UUID
-    type: str
-    title: str | None
-    message: str
-    priority: Priority
-    metadata: dict[str, Any]
-    read: bool
-    read_at: Moment | None
-    created_at: Moment
-
-
-class Inbox(Listing[InboxEntry]):
-    """A page of an inbox, newest first."""
-
-
-class UnreadCount(Answer):
-    """How many notifications are unread."""
-
-    unread_count: int
-
-
-class ReadState(Answer):
-    """A notification and whether it is read."""
-
-    id: UUID
-    read: bool
-    read_at: Moment
-
-
-class WasRead(Answer):
-    """The notification is read, now or since earlier."""
-
-    success: Literal[True] = True
-    notification: ReadState
-
-
-class ReadMultiple(Asked):
-    """Which notifications were read."""
-
-    notification_ids: Annotated[tuple[UUID, ...], Field(min_length=1, max_length=1000)]
-
-
-class Updated(Answer):
-    """How many notifications changed, and which."""
-
-    success: Literal[True] = True
-    updated_count: int
-    updated_ids: tuple[UUID, ...]
-
-
-class ReadAll(Answer):
-    """How many notifications changed."""
-
-    success: Literal[True] = True
-    updated_count: int
+Found = TypeVar("Found")
 
 
 async def list_notifications(call: Call[None, InboxQuery]) -> Inbox:
@@ -130,10 +65,14 @@ async def get_unread_count(call: Call[None, WhoseInbox]) -> UnreadCount:
 
 async def read_notification(call: Call[None, NoQuery]) -> WasRead:
     """Once this is answered, no further delivery of the notification starts."""
-    (read,) = await call.context.store.read(call.caller.name, [call.id("notification")])
-    if not read.found or read.read_ms is None:
-        raise NotFound
-    return WasRead(notification=ReadState(id=read.id, read=True, read_at=read.read_ms))
+    notification = call.id("notification")
+
+    async def look() -> int | None:
+        (read,) = await call.context.store.read(call.caller.name, [notification])
+        return read.read_ms if read.found else None
+
+    read_ms = await _once_there(notification, look)
+    return WasRead(notification=ReadState(id=notification, read=True, read_at=read_ms))
 
 
 async def read_multiple(call: Call[ReadMultiple, NoQuery]) -> Updated:
@@ -166,37 +105,31 @@ async def get_journey(call: Call[None, NoQuery]) -> NotificationJourney:
 
 
 async def _own(call: Call[None, NoQuery], query: Callable[[UUID], Told | None]) -> Told:
-    """What `query` tells of the notification that the path names. One that was posted a moment ago may not be routed
-    yet; its poster need not know that. Raises NotFound."""
+    """What `query` tells of the notification that the path names. Raises NotFound, also for another's."""
     notification, store = call.id("notification"), call.context.store
-    age_ms = time.time_ns() // 1_000_000 - ids.start_ms(notification)
-    tries = _TRIES_WHEN_YOUNG if 0 <= age_ms < _YOUNG_MS else 1
-    for left in reversed(range(tries)):
+
+    async def look() -> Told | None:
         await store.settled()
-        found = await store.postgres.call(query, notification)
-        if found is not None:
-            break
-        if left:
-            await asyncio.sleep(_BETWEEN_TRIES_S)
-    if found is None or call.caller.user not in {None, found.notification.user_id}:
+        return await store.postgres.call(query, notification)
+
+    found = await _once_there(notification, look)
+    if call.caller.user not in {None, found.notification.user_id}:
         raise NotFound
     return found
 
 
-def entry_of(row: InboxRow) -> InboxEntry:
-    """An inbox entry, as shown."""
-    return InboxEntry(
-        id=row.id,
-        event_id=row.event_id,
-        type=row.type,
-        title=row.title,
-        message=row.message,
-        priority=Priority(row.priority),
-        metadata=row.metadata,
-        read=row.read_ms is not None,
-        read_at=row.read_ms,
-        created_at=row.listed_ms,
-    )
+async def _once_there(notification: UUID, look: Callable[[], Awaitable[Found | None]]) -> Found:
+    """What `look` finds. One that was posted a moment ago may not be routed yet; its poster need not know that. Raises
+    NotFound."""
+    age_ms = time.time_ns() // 1_000_000 - ids.start_ms(notification)
+    tries = _TRIES_WHEN_YOUNG if 0 <= age_ms < _YOUNG_MS else 1
+    for left in reversed(range(tries)):
+        found = await look()
+        if found is not None:
+            return found
+        if left:
+            await asyncio.sleep(_BETWEEN_TRIES_S)
+    raise NotFound
 
 
 def _whose(call: Call[Any, Any], named: str | None) -> str:

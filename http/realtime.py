@@ -22,7 +22,7 @@ from tocsin.http.caller import USERS
 from tocsin.http.context import Context
 from tocsin.http.cursors import cursor_of, place_of
 from tocsin.http.endpoint import Call, Endpoint
-from tocsin.http.notifications import entry_of
+from tocsin.http.inbox_shapes import entry_of
 from tocsin.http.problems import BAD_CURSOR
 from tocsin.http.shapes import NoQuery
 from tocsin.storage.inbox_view import Place

@@ -79,6 +79,19 @@ async def test_a_read_is_answered_in_the_shape_that_was_promised(served: Served)
     assert again.json() == body
 
 
+async def test_a_read_that_comes_before_the_routing_waits_for_it(served: Served) -> None:
+    from tocsin.actors.fan_out import fan_out
+    from tocsin.actors.route import route
+
+    body = await served.posted(recipients=[ASHA], deliveryStrategy="ESCALATION")
+    note = notification_of(body, "asha")
+    early = asyncio.create_task(served.user("asha").post(f"/api/notifications/{note}/read"))
+    await asyncio.sleep(0)
+    await fan_out(served.store, body["id"])
+    await route(served.store, body["id"], 0)
+    assert (await early).json()["notification"]["read"] is True
+
+
 async def test_read_multiple_names_only_what_changed(served: Served) -> None:
     one, two, three = await notes(served, 3)
     theirs = (await notes(served, 1, BINA))[0]
