@@ -1,28 +1,20 @@
-"""Gathered rows as lines of COPY for merging.py, sorted by id.
+"""Gathered rows as lines of COPY for merging.py, notifications sorted by id, deliveries by notification and step.
+
+Any order will do that is always the same; in this one the ids of deliveries, which cost a hash each, are made while
+Postgres takes in the lines before.
 
 Most deliveries of a batch were routed together and differ only in their ids, people and addresses. They share one
 history object (gathered.py), so what that shows is written once.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 from tocsin.domain.delivery import History
 from tocsin.domain.ids import delivery_id_text
 from tocsin.domain.shown import shown
 from tocsin.storage.copying import field, moment, number
 from tocsin.storage.gathered import Delivery, Notification
-
-Keyed = Sequence[tuple[str, str, int, Delivery]]
-"""Deliveries with their ids, notifications and steps, sorted."""
-
-
-def keyed(rows: Mapping[tuple[str, int], Delivery]) -> Keyed:
-    """The deliveries by their ids."""
-    return sorted(
-        ((delivery_id_text(note, step, row.channel), note, step, row) for (note, step), row in rows.items()),
-        key=lambda item: item[0],
-    )
 
 
 def notification_lines(rows: Mapping[str, Notification]) -> Iterator[str]:
@@ -35,17 +27,20 @@ def notification_lines(rows: Mapping[str, Notification]) -> Iterator[str]:
         )
 
 
-def delivery_lines(rows: Keyed) -> Iterator[str]:
+def delivery_lines(rows: Mapping[tuple[str, int], Delivery]) -> Iterator[str]:
     """The deliveries in the columns of merging.DELIVERIES."""
     written: dict[int, tuple[str | None, str]] = {}
-    for identifier, note, step, row in rows:
+    for place in sorted(rows):
+        note, step = place
+        row = rows[place]
         parts = written.get(id(row.history))
         if parts is None:
             # The rows keep their histories alive as long as this lasts, so an object's id stays its own.
             parts = written[id(row.history)] = _written(row.history)
         address, columns = parts
         yield (
-            f"{identifier}\t{note}\t{field(row.event)}\t{field(row.user)}\t{step}\t{row.channel}"
+            f"{delivery_id_text(note, step, row.channel)}\t{note}\t{field(row.event)}\t{field(row.user)}\t{step}"
+            f"\t{row.channel}"
             f"\t{moment(row.scheduled_ms)}\t{field(row.address if address is None else address)}\t{columns}"
         )
 

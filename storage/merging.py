@@ -32,7 +32,7 @@ _SHOWN: Final = (
 _DELIVERY: Final = f"id, notification_id, event_id, user_id, step, channel, scheduled_for, address, {_SHOWN}, history"
 
 # What a row shows is made anew of the merged history. An address that the history does not tell is the plan's. A fact
-# that is known already leaves the row alone. The temporary table is read in the order in which it was written, by key,
+# that is known already leaves the row alone. The temporary table is read in the order in which it was written,
 # so that persisters that work on the same rows never wait for each other in a circle.
 DELIVERIES: Final = Target(
     "deliveries",

@@ -1,7 +1,7 @@
 """Facts into Postgres: a batch of journal entries is one transaction, and applying it again changes nothing (F6).
 
-Rows are written table by table, sorted by key, so that persisters that work on the same rows wait for each other
-instead of blocking each other. Called by actors/persist.py.
+Rows are written table by table, always in the same order, so that persisters that work on the same rows wait for each
+other instead of blocking each other. Called by actors/persist.py.
 """
 
 import json
@@ -15,7 +15,7 @@ from tocsin.storage.accepted_rows import as_json
 from tocsin.storage.copying import put
 from tocsin.storage.database import Refused, cursor, judging
 from tocsin.storage.gathered import Callback, EventProgress, Gathered, gather
-from tocsin.storage.incoming import delivery_lines, keyed, notification_lines
+from tocsin.storage.incoming import delivery_lines, notification_lines
 from tocsin.storage.transactions import in_transaction
 
 __all__ = ["Refused", "refuse", "store"]
@@ -57,8 +57,8 @@ def _write(rows: Gathered) -> None:
             new = all(row.event is not None for row in notes.values())
             put(query, merging.NOTIFICATIONS, lambda: notification_lines(notes), new=new)
         if rows.deliveries:
-            made = keyed(rows.deliveries)
-            new = all(row.event is not None for row in rows.deliveries.values())
+            made = rows.deliveries
+            new = all(row.event is not None for row in made.values())
             put(query, merging.DELIVERIES, lambda: delivery_lines(made), new=new)
         if rows.callbacks:
             values = [_callback_values(rows.callbacks[place]) for place in sorted(rows.callbacks)]
