@@ -77,7 +77,8 @@ class Intake:
         while self._gathering:
             batch, self._gathering = self._gathering[:_MOST_TOGETHER], self._gathering[_MOST_TOGETHER:]
             try:
-                answers = await self._postgres.call_within(_COMMIT_MS, accepted.store_accepted, [row for row, _ in batch])
+                rows = [row for row, _ in batch]
+                answers = await self._postgres.call_within(_COMMIT_MS, accepted.store_accepted, rows)
             except (Unavailable, Conflict) as error:
                 _answer(batch, [error] * len(batch))
             except Exception as error:  # whatever it is, those who wait must hear of it
