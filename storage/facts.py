@@ -13,7 +13,7 @@ from tocsin.storage.keys import Keys
 from tocsin.storage.redis import told
 
 _GROUP = "persisters"
-_TAKE_OVER_AFTER_MS = 30_000
+_TAKE_OVER_AFTER_MS = 10_000
 
 Entry = tuple[str, list[dict[str, Any]]]
 """An entry's id in the stream and its facts, which are applied together or not at all."""

@@ -30,9 +30,10 @@ KINDS: list[type[Any]] = [EmbeddedPostgres, EmbeddedRedis]
 
 # A program that starts a server, says its process id and waits to be killed.
 HOLDER = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from tocsin.storage.{module} import {kind}
+signal.signal(signal.SIGINT, signal.default_int_handler)  # it may be ignored by who started us
 server = {kind}(Path(sys.argv[1]))
 try:
     server.start()
