@@ -7,7 +7,6 @@ from loguru import logger
 from tocsin.actors import queues
 from tocsin.domain.delivery import Channel
 from tocsin.domain.errors import Unavailable
-from tocsin.storage.scripts import MOST_ITEMS
 from tocsin.storage.store import Store
 
 EVERY_S = 0.1
@@ -36,7 +35,7 @@ async def watch(store: Store, threads: int = 1) -> None:
 
 async def escalate(store: Store, threads: int) -> bool:
     """One look. True when there may be more that is due already."""
-    calls = await store.flights.escalate(queues.SENDING_CHANNELS)
+    calls, more = await store.flights.escalate(queues.SENDING_CHANNELS)
     for call in calls:
         kind, _, name = call.partition(":")
         if kind == "e":
@@ -47,4 +46,4 @@ async def escalate(store: Store, threads: int) -> bool:
         else:
             queue = queues.of_channel(Channel(name))
             await store.calls.put(queue, queue, most_waiting=2 * threads)
-    return len(calls) >= MOST_ITEMS
+    return more

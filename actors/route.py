@@ -1,6 +1,7 @@
 """route(event, n): turns one chunk of recipients into notifications with their plans (design §5.3)."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from uuid import UUID
 
 from loguru import logger
@@ -8,7 +9,7 @@ from loguru import logger
 from tocsin.actors import queues
 from tocsin.actors.outages import say
 from tocsin.domain import ids
-from tocsin.domain.delivery import Reason
+from tocsin.domain.delivery import Channel, Reason
 from tocsin.domain.errors import Unavailable
 from tocsin.domain.event import Contact, Event, Recipient
 from tocsin.domain.plan import PlannedDelivery, plan_for
@@ -45,9 +46,14 @@ async def _route(store: Store, identifier: UUID, chunk: int) -> None:
     answer = await store.flights.route(event, chunk, routings)
     if answer is None:
         return
-    resume, ready = answer
+    # A call that fails now is made again by who looks at the time index.
+    with suppress(Unavailable):
+        await _call_others(store, identifier, *answer)
+
+
+async def _call_others(store: Store, event: UUID, resume: bool, ready: Sequence[Channel]) -> None:
     if resume:
-        await store.calls.put(queues.FAN_OUT, "fan_out", str(identifier))
+        await store.calls.put(queues.FAN_OUT, "fan_out", str(event))
     for channel in ready:
         await store.calls.put(queues.of_channel(channel), queues.of_channel(channel), most_waiting=2)
     await store.nudge_persister()

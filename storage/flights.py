@@ -148,10 +148,12 @@ class Flights:
         )
         return (answer[0] == "1", [Channel(name) for name in answer[1:]]) if answer else None
 
-    async def escalate(self, channels: Iterable[Channel]) -> list[str]:
-        """Starts what is due; answers whose actors to call: "e:<event>", "c:<event>:<n>", and "s:<channel>" for each of
-        `channels` in which something may start, be it new, a retry or what a lease that ended left."""
-        return list(await self._scripts.run("escalate", MOST_ITEMS, _GUARD_MS, *self._listing(), *channels))
+    async def escalate(self, channels: Iterable[Channel]) -> tuple[list[str], bool]:
+        """Starts what is due; answers whose actors to call, and whether more may be due already. They are named
+        "e:<event>", "c:<event>:<n>", and "s:<channel>" for each of `channels` in which something may start, be it new,
+        a retry or what a lease that ended left."""
+        more, *calls = await self._scripts.run("escalate", MOST_ITEMS, _GUARD_MS, *self._listing(), *channels)
+        return calls, more == "1"
 
     async def claim(
         self, channel: Channel, token: str, most: int, *, lease_ms: int, attempts: int, resend: bool
@@ -197,7 +199,7 @@ class Flights:
 
     async def back_off(self, entry: str, event: UUID, *, error: str | None) -> bool:
         """Lets an event or chunk wait: for the next try when `error` is None, else longer each time; False when it was
-        given up."""
+        given up, or another has done that work."""
         base_ms, most = 1_000, 5
         answer = await self._scripts.run(
             "back_off", entry, event, base_ms, most, "0" if error is None else "1", json.dumps(error), self.longest_ms

@@ -1,5 +1,6 @@
 """The connection to Redis: time-outs and retries set on purpose, and its errors told in our own words."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -26,6 +27,10 @@ _AWAY = (
     exceptions.ReadOnlyError,
     exceptions.AuthenticationError,
 )
+
+# Up to Redis 6.2 an error inside a script is plain text: "Error running script (…): … -OOM command not allowed …".
+_FULL = re.compile(r"(^|-)(OOM|MISCONF|NOREPLICAS) ")
+_NOT_SERVING = re.compile(r"(^|-)(READONLY|LOADING|MASTERDOWN|CLUSTERDOWN|BUSY) ")
 
 
 def connect(url: str) -> Any:
@@ -71,6 +76,20 @@ def told() -> Iterator[None]:
         raise Overloaded("Redis is at its memory limit") from error
     except (*_AWAY, OSError) as error:
         raise RedisAway(f"Redis does not answer ({type(error).__name__})") from error
+    except exceptions.ResponseError as error:
+        if (meant := _meant(error)) is None:
+            raise
+        raise meant from error
+
+
+def _meant(error: exceptions.ResponseError) -> RedisAway | Overloaded | None:
+    """What an error means that redis-py has no class for; None for one that is our own defect."""
+    text = str(error)
+    if full := _FULL.search(text):
+        return Overloaded(f"Redis takes nothing more ({full[2]})")
+    if away := _NOT_SERVING.search(text):
+        return RedisAway(f"Redis does not serve ({away[2]})")
+    return None
 
 
 def _retry(kind: Any) -> Any:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -11,6 +12,7 @@ import pytest
 
 from tests.scenes import an_event, people, routed, routing
 from tocsin.domain.delivery import Channel, Reason, Status
+from tocsin.domain.errors import Overloaded
 from tocsin.domain.event import Contact
 from tocsin.domain.plan import Priority, Step
 from tocsin.storage.facts import Journal
@@ -90,6 +92,12 @@ async def eventually(condition: Callable[[], Awaitable[Any]], limit_s: float = 5
         assert asyncio.get_running_loop().time() < deadline, "it did not come about"
         await asyncio.sleep(0.005)
     return value
+
+
+async def started(bench: Bench) -> list[str]:
+    """Whose actors are to be called, after a look at what is due."""
+    calls, _ = await bench.flights.escalate([Channel.SMS])
+    return calls
 
 
 async def test_an_event_is_taken_in_once(bench: Bench) -> None:
@@ -180,7 +188,7 @@ async def test_a_later_step_starts_when_its_time_comes(bench: Bench) -> None:
         bench.flights, an_event(Step(Channel.IN_APP, 0), Step(Channel.SMS, 30), Step(Channel.EMAIL, NEVER)), "u1"
     )
     assert await bench.claim(Channel.SMS) == []
-    assert await eventually(lambda: bench.flights.escalate([Channel.SMS])) == ["s:SMS"]
+    assert await eventually(lambda: started(bench)) == ["s:SMS"]
     (claim,) = await bench.claim(Channel.SMS, "t2")
     assert (claim.step, claim.attempt, claim.user) == (2, 1, "u1")
     assert await bench.claim(Channel.EMAIL) == []
@@ -188,7 +196,7 @@ async def test_a_later_step_starts_when_its_time_comes(bench: Bench) -> None:
 
 async def test_what_is_due_starts_once_however_many_look(bench: Bench) -> None:
     await routed(bench.flights, an_event(Step(Channel.SMS, 1)), "u1")
-    await eventually(lambda: bench.flights.escalate([Channel.SMS]))
+    await eventually(lambda: started(bench))
     await asyncio.gather(*(bench.flights.escalate([Channel.SMS]) for _ in range(5)))
     assert [status for _, _, status, _ in await bench.moves()] == ["QUEUED"]
 
@@ -290,7 +298,7 @@ async def test_a_read_stops_the_sms_that_is_waiting(bench: Bench) -> None:
     )
     (answer,) = await bench.flights.read("u1", [(made.id, False)])
     assert answer.state == "changed"
-    assert await bench.flights.escalate([Channel.SMS]) == []
+    assert await started(bench) == []
     assert {(channel, status) for channel, _, status, _ in await bench.moves()} == {
         ("SMS", "CANCELLED"),
         ("EMAIL", "CANCELLED"),
@@ -438,3 +446,110 @@ async def test_a_flights_place_is_told_by_its_id(bench: Bench) -> None:
     assert {UUID(str(each.id)) for each in made} == {
         UUID(f"{name.split(':')[-1]}-{field}") for name in buckets for field in await bench.client.hkeys(name)
     }
+
+
+async def test_more_than_one_look_can_start_is_said_to_be_due(bench: Bench) -> None:
+    users = [f"u{number}" for number in range(100)]
+    for number in range(2):
+        await routed(bench.flights, an_event(Step(Channel.SMS, 1)), *(f"{user}-{number}" for user in users))
+
+    async def all_due() -> bool:
+        seconds, microseconds = await bench.client.time()
+        now_ms = seconds * 1000 + microseconds // 1000
+        return int(await bench.client.zcount(bench.keys.due, "-inf", now_ms)) == 200
+
+    await eventually(all_due)
+    assert [(await bench.flights.escalate([]))[1] for _ in range(3)] == [True, True, False]
+
+
+async def test_what_may_not_start_keeps_nobody_behind_it_waiting(bench: Bench) -> None:
+    withdrawn, wanted = an_event(Step(Channel.SMS, 0)), an_event(Step(Channel.SMS, 0))
+    await routed(bench.flights, withdrawn, *(f"u{number}" for number in range(50)))
+    await routed(bench.flights, wanted, "u1")
+    await bench.flights.withdraw(withdrawn.id, None)
+    claims = await bench.flights.claim(Channel.SMS, "t1", 4, lease_ms=LEASE_MS, attempts=3, resend=False)
+    assert [claim.event for claim in claims] == [wanted.id]
+
+
+async def test_a_withdrawal_between_claim_and_begin_stops_the_send(bench: Bench) -> None:
+    event = an_event(Step(Channel.SMS, 0))
+    await routed(bench.flights, event, "u1")
+    claims = await bench.claim(Channel.SMS)
+    await bench.flights.withdraw(event.id, None)
+    assert await bench.flights.begin(claims, "t1", lease_ms=LEASE_MS, detail={}) == [False]
+
+
+async def test_a_chunk_that_is_given_up_does_not_keep_the_others_waiting(bench: Bench) -> None:
+    event = an_event(Step(Channel.IN_APP, 0))
+    await bench.flights.accept(event, people(*(f"u{number}" for number in range(2_100))), None)
+    cursor = 0
+    while (page := await bench.flights.take_page(event, cursor)).state == "more":
+        cursor = page.cursor
+    assert page.state == "pause"
+    for _ in range(5):
+        await bench.flights.back_off(f"c:{event.id}:0", event.id, error="ValueError")
+    assert (await bench.flights.take_page(event, cursor)).state == "last"
+
+
+async def test_work_that_another_has_done_is_not_put_back(bench: Bench) -> None:
+    event = an_event(Step(Channel.IN_APP, 0))
+    await routed(bench.flights, event, "u1")
+    for error in (None, *["ValueError"] * 5):
+        await bench.flights.back_off(f"c:{event.id}:0", event.id, error=error)
+    assert await bench.leftovers() == set()
+    assert "FAILED" not in [fact.get("status") for fact in await bench.facts()]
+
+
+async def test_what_is_left_of_an_event_that_was_given_up_goes_away_by_itself(bench: Bench) -> None:
+    event = an_event()
+    await bench.flights.accept(event, people("u1"), None)
+    for _ in range(5):
+        await bench.flights.back_off(f"e:{event.id}", event.id, error="ValueError")
+    names = [name for name in await bench.client.keys("t:*") if name != bench.keys.facts]
+    assert len(names) == 2
+    assert all([await bench.client.pttl(name) > 0 for name in names])
+
+
+@pytest.fixture
+async def full(redis_url: str) -> AsyncIterator[Bench]:
+    """A Redis that takes nothing more once `fill` was called."""
+    client = connect(redis_url)
+    await client.flushdb()
+    yield Bench(client)
+    await client.config_set("maxmemory", "0")
+    await client.aclose()
+
+
+async def fill(bench: Bench) -> None:
+    await bench.client.config_set("maxmemory-policy", "noeviction")
+    await bench.client.config_set("maxmemory", "1")
+    with pytest.raises(Overloaded):
+        await bench.flights.accept(an_event(), people("u1"), None)
+
+
+@pytest.mark.servers
+async def test_at_the_memory_limit_a_read_still_stops_what_waits(full: Bench) -> None:
+    event = an_event(Step(Channel.SMS, NEVER))
+    (sms,) = await routed(full.flights, event, "u1")
+    await fill(full)
+    answers = await full.flights.read("u1", [(sms.id, False), (UUID(int=1), True)])
+    assert [answer.state for answer in answers] == ["changed", "changed"]
+
+
+@pytest.mark.servers
+async def test_at_the_memory_limit_a_withdrawal_holds(full: Bench) -> None:
+    event = an_event(Step(Channel.SMS, NEVER))
+    (sms,) = await routed(full.flights, event, "u1")
+    await fill(full)
+    assert await full.flights.withdraw(event.id, {"f": "cancelled"}, [sms.id]) == 1
+
+
+@pytest.mark.servers
+async def test_at_the_memory_limit_every_outcome_is_recorded(full: Bench) -> None:
+    await routed(full.flights, an_event(Step(Channel.SMS, 0)), "u1", "u2")
+    again, late = await full.sending(Channel.SMS)
+    await fill(full)
+    failed = Ending(again, Status.FAILED, {}, retry_in_ms=1, retry_reason=Reason.PROVIDER_DOWN)
+    nobodys = replace(late, token="another")
+    assert await full.flights.record([failed]) == [True]
+    assert await full.flights.record([Ending(nobodys, Status.SENT, {})]) == [False]

@@ -1,9 +1,13 @@
 -- An event or a chunk whose work raised waits longer each time; after `most` failures it is given up.
 -- ARGV: namespace, entry of `due`, event, base_ms, most, 1 when this counts as a failure, error as JSON, keep_ms.
--- Answers 'again' or 'failed'.
+-- Answers 'again', 'failed', or 'gone' when somebody else has done that work.
 
+free_first()
 local entry, event, base, most = ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local key = event_key(event)
+if not redis.call('ZSCORE', ns .. ':due', entry) then
+  return 'gone'
+end
 if ARGV[6] ~= '1' then
   redis.call('ZADD', ns .. ':due', int(now + base), entry)
   return 'again'
@@ -17,7 +21,10 @@ redis.call('ZREM', ns .. ':due', entry)
 tell_event(event, 'FAILED', nil, ARGV[7])
 append_facts()
 redis.call('PEXPIRE', key, ARGV[8])
+redis.call('PEXPIRE', ns .. ':recipients:' .. event, ARGV[8])
 if string.sub(entry, 1, 2) == 'c:' then
   redis.call('PEXPIRE', ns .. ':chunk:' .. string.sub(entry, 3), ARGV[8])
+  -- It is open no longer, so that the event's other pages go on.
+  redis.call('HINCRBY', key, 'given_up', 1)
 end
 return 'failed'

@@ -9,7 +9,7 @@ for position = 5, #ARGV, 3 do
   local flight = load_flight(id)
   local step = flight and find_step(flight, number)
   local mine = step and step.token == token and step.attempt == attempt
-  if mine and step.status == 'A' and step.time > now then
+  if mine and step.status == 'A' and step.time > now and not is_cancelled(flight.event) then
     step.status, step.time = 'G', now + lease
     tell_move(id, step, attempt, 'SENDING', detail)
     wait_in_channel(flight, step)

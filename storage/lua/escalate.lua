@@ -1,11 +1,13 @@
 -- Starts what is due: steps move to their channel; events and chunks are named so that their actors are called again.
 -- ARGV: namespace, most, guard_ms, inbox prefix, cached, inbox ttl_ms, channels…
--- Answers whose actors are to be called: 'e:<event>' and 'c:<event>:<chunk>' for members of `due`, and 's:<channel>' for
--- each of the channels in which something may start: new, a retry, or what a lease that ended left.
+-- Answers '1' when more may be due already, else '0'; and then whose actors are to be called: 'e:<event>' and
+-- 'c:<event>:<chunk>' for members of `due`, and 's:<channel>' for each of the channels in which something may start: new,
+-- a retry, or what a lease that ended left.
 
 local most, guard = tonumber(ARGV[2]), tonumber(ARGV[3])
 local inbox = { prefix = ARGV[4], cached = ARGV[5] == '1', ttl = ARGV[6] }
-local calls = {}
+local due = redis.call('ZRANGEBYSCORE', ns .. ':due', '-inf', int(now), 'LIMIT', 0, most)
+local calls = { #due == most and '1' or '0' }
 
 local function start(flight, step)
   if flight.read > 0 or is_cancelled(flight.event) then
@@ -24,7 +26,7 @@ local function start(flight, step)
   end
 end
 
-for _, entry in ipairs(redis.call('ZRANGEBYSCORE', ns .. ':due', '-inf', int(now), 'LIMIT', 0, most)) do
+for _, entry in ipairs(due) do
   if string.sub(entry, 1, 2) == 'n:' then
     local flight = load_flight(string.sub(entry, 3))
     if flight then

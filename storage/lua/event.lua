@@ -4,6 +4,12 @@ local function event_key(event)
   return ns .. ':event:' .. event
 end
 
+-- How many of an event's chunks are neither routed nor given up.
+local function open_chunks(event)
+  local state = redis.call('HMGET', event_key(event), 'chunks', 'routed', 'given_up')
+  return tonumber(state[1] or 0) - tonumber(state[2] or 0) - tonumber(state[3] or 0)
+end
+
 local function tell_event(event, status, expected, failure)
   tell('{"f":"event","e":"' .. event .. '","at":' .. int(now) .. ',"status":"' .. status .. '","expected":'
     .. (expected or 'null') .. ',"error":' .. (failure or 'null') .. '}')

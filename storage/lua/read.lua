@@ -3,6 +3,7 @@
 -- Answers for each "state|read_ms": 'changed', 'known' (it was read before), 'foreign', or 'unseen' (no flight, and
 -- not said to be the user's).
 
+free_first()
 local marker, user = ARGV[2], ARGV[3]
 local answers, told = {}, {}
 

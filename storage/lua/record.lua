@@ -3,6 +3,7 @@
 --       delay_ms until the next attempt or '' for none, why it waits.
 -- Answers '1' for each that will be tried again, else '0'.
 
+free_first()
 local answers = {}
 for position = 2, #ARGV, 9 do
   local token, id, attempt = ARGV[position], ARGV[position + 1], tonumber(ARGV[position + 4])

@@ -1,6 +1,7 @@
 -- Hands back claims that have not begun: they may start again at once, or after a delay while their data is missing.
 -- ARGV: namespace, token, delay_ms, then for each: id, step.
 
+free_first()
 local token, delay = ARGV[2], tonumber(ARGV[3])
 for position = 4, #ARGV, 2 do
   local flight = load_flight(ARGV[position])

@@ -69,9 +69,8 @@ complete_if_done(event, keep)
 append_facts()
 
 -- A fan-out that paused is called once when half of the open chunks are routed, and once when all are.
-local state = redis.call('HMGET', event_key(event), 'fanned', 'chunks', 'routed')
-local open = tonumber(state[2] or 0) - tonumber(state[3] or 0)
-local answer = { state[1] == '0' and (open == 10 or open == 0) and '1' or '0' }
+local fanned, open = redis.call('HGET', event_key(event), 'fanned'), open_chunks(event)
+local answer = { fanned == '0' and (open == 10 or open == 0) and '1' or '0' }
 for channel in pairs(ready) do
   table.insert(answer, channel)
 end

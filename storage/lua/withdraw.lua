@@ -3,6 +3,7 @@
 -- ARGV: namespace, event, keep_ms, fact or '', ids…
 -- Answers how many deliveries were cancelled.
 
+free_first()
 local event, fact = ARGV[2], ARGV[4]
 local cancelled = 0
 redis.call('SET', ns .. ':cancelled:' .. event, '1', 'PX', ARGV[3])
