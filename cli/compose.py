@@ -4,6 +4,7 @@ HTTP stops first, then the clock and the actors, then the pools, then the server
 """
 
 import asyncio
+import errno
 import gc
 import os
 import signal
@@ -26,7 +27,7 @@ from tocsin.channels.registry import build_senders, context_of
 from tocsin.channels.sandbox.sandbox import Sandbox
 from tocsin.cli.credentials import with_credentials
 from tocsin.domain.delivery import Channel
-from tocsin.domain.errors import PostgresAway
+from tocsin.domain.errors import PostgresAway, SettingError
 from tocsin.domain.settings import Settings
 from tocsin.http.application import build
 from tocsin.http.context import Carrier, Context
@@ -209,8 +210,25 @@ def servers(settings: Settings, *, ephemeral: bool = False) -> Iterator[Settings
 
 
 def _listen(settings: Settings) -> socket.socket:
-    config = uvicorn.Config("", host=settings.http.host, port=settings.http.port, log_config=None)
-    return config.bind_socket()
+    """A socket at the address of the settings. Raises SettingError where it cannot be had."""
+    host, port = settings.http.host, settings.http.port
+    listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+    except OSError as error:
+        listening.close()
+        raise SettingError(_why_not_there(host, port, error)) from error
+    return listening
+
+
+def _why_not_there(host: str, port: int, error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return f"http.port: {port} is in use by another program; stop that one, or give another (TOCSIN_HTTP__PORT)"
+    if error.errno == errno.EACCES:
+        return f"http.port: this user may not listen on {port}; give one from 1024 on (TOCSIN_HTTP__PORT)"
+    why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
+    return f"http.host: {host} is no address of this machine ({why}); give one that is, or 0.0.0.0 (TOCSIN_HTTP__HOST)"
 
 
 def _in_sandbox(settings: Settings, sandbox: Sandbox, listening: socket.socket | None) -> Settings:

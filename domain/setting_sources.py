@@ -50,6 +50,7 @@ _SENTRY_NOTICE: Final = (
 _WS_PORT_MEND: Final = "WS_PORT: use http.port (TOCSIN_HTTP__PORT); realtime, API and pages share one port"
 
 # Kubernetes gives every container variables for each service; those of a service called "tocsin" begin as ours do.
+# TOCSIN_PORT is one of them only if it holds an address; a mere number was meant for us.
 _OF_KUBERNETES: Final = re.compile(r"TOCSIN_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?)")
 
 # What the command line reads for itself: where the server is that it speaks to, and the key it shows.
@@ -107,6 +108,8 @@ def explain(error: ValidationError, sources: Sources, prefix: Keys = ()) -> Sett
     lines = []
     for found in error.errors(include_url=False, include_context=False, include_input=False):
         path = ".".join(str(key) for key in (*prefix, *found["loc"]) if key != "[key]")
+        if found["type"] == "extra_forbidden":
+            path = _given_in(path, sources.origins)
         origin = _origin(path, sources.origins)
         name = f"{path} ({origin})" if origin else path
         if found["type"] == "extra_forbidden" or (found["type"] == "dict_type" and path not in _tables(sources.tree)):
@@ -130,7 +133,7 @@ def _from_environment(environ: Mapping[str, str], tree: Tree, known: tuple[str, 
             _refuse_contradiction(name, path, value, found)
             found[name] = tuple(path.split(".")), _plain_seconds(name, value)
     for name in sorted(environ):
-        if name.startswith(PREFIX) and not _is_answered_elsewhere(name):
+        if name.startswith(PREFIX) and not _is_answered_elsewhere(name, environ[name]):
             base = name.removesuffix("_FILE")
             keys = _keys_of(base, tree, known)
             value = _value_of(base, environ)
@@ -139,9 +142,10 @@ def _from_environment(environ: Mapping[str, str], tree: Tree, known: tuple[str, 
     return {name: (keys, _with_line_ends(value)) for name, (keys, value) in found.items()}
 
 
-def _is_answered_elsewhere(name: str) -> bool:
+def _is_answered_elsewhere(name: str, value: str) -> bool:
     base = name.removesuffix("_FILE")
-    return base in KNOWN_NAMES or name in _NOT_SETTINGS or _OF_KUBERNETES.fullmatch(name) is not None
+    of_kubernetes = _OF_KUBERNETES.fullmatch(name) and (name != "TOCSIN_PORT" or "://" in value)
+    return base in KNOWN_NAMES or name in _NOT_SETTINGS or bool(of_kubernetes)
 
 
 def _keys_of(name: str, tree: Tree, known: tuple[str, ...]) -> Keys:
@@ -251,9 +255,17 @@ def _origin(path: str, origins: Mapping[str, str]) -> str | None:
     return origins.get(path)
 
 
+def _given_in(path: str, origins: Mapping[str, str]) -> str:
+    """What was given in the table `path`: of a table that does not exist, that is what its giver wrote."""
+    return next((each for each in origins if each.startswith(f"{path}.")), path)
+
+
 def _did_you_mean(path: str, known: list[str] | tuple[str, ...], origin: str | None) -> str:
     by_name: Callable[[str], str] = lambda each: each.replace("_", ".").replace("..", ".")  # noqa: E731
-    close = difflib.get_close_matches(by_name(path), [by_name(each) for each in known], n=1, cutoff=0.7)
+    names = [by_name(each) for each in known]
+    # A key without its section, such as TOCSIN_PORT, is most likely that of the shortest name.
+    close = sorted((name for name in names if name.endswith(f".{by_name(path)}")), key=len)
+    close = close or difflib.get_close_matches(by_name(path), names, n=1, cutoff=0.7)
     if not close:
         return "; settings.toml lists them all"
     meant = next(each for each in known if by_name(each) == close[0])

@@ -152,6 +152,8 @@ def test_the_environment_sets(name: str, value: str, look: object, expected: obj
         ({"SENDER_EMAIL": "a@b.org", "SEND_FROM_EMAIL": "c@b.org"}, "keep one of the two"),
         ({"NOTIFICATION_CACHE_TTL_SECONDS": "1h"}, "whole number of seconds"),
         ({"TOCSIN_SMS__MAX_SEGMENT": "2"}, r"did you mean TOCSIN_SMS__MAX_SEGMENTS\?"),
+        ({"TOCSIN_HTP__PORT": "1"}, r"htp\.port \(TOCSIN_HTP__PORT\): .*did you mean TOCSIN_HTTP__PORT\?"),
+        ({"TOCSIN_PORT": "9000"}, r"TOCSIN_PORT: there is no such setting; did you mean TOCSIN_HTTP__PORT\?"),
         ({"TOCSIN_ACTORS__THREADS__MAIL": "2"}, r"actors\.threads\.mail: there is no such queue"),
         ({"TOCSIN_POLICIES__X": "[]"}, r"policies\.x"),
         ({"TOCSIN_POLICIES__X": "EMAIL"}, r"policies\.x.*as JSON"),
