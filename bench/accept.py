@@ -16,7 +16,7 @@ from tocsin.bench.servers import ADMIN_KEY, Program, Servers, folder, own_server
 
 _CONNECTIONS: Final = 64
 _RATE: Final = 200
-_ROUNDS: Final = 3
+_ROUNDS: Final = 5
 _HERE: Final = Path(__file__).parent
 
 
@@ -33,7 +33,7 @@ class _Round:
 
 def measure(seconds: float) -> list[Figure]:
     """Takes about `seconds`: half for the throughput of both, half for the latency."""
-    each_s = max(1.0, seconds / 12)
+    each_s = max(1.0, seconds / 4 / _ROUNDS)
     with folder() as where, own_servers(where / "data") as servers:
         given = servers.environ()
         limit_of = [str(_HERE / "nothing_stored.py")]

@@ -16,9 +16,11 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
+from tocsin.storage import embedded_postgres, embedded_redis
+
 _ROOT: Final = Path(__file__).resolve().parent.parent
 _RESULTS: Final = _ROOT / "bench" / "results"
-_PACKAGES: Final = ("starlette", "uvicorn", "uvloop", "pydantic", "redis", "psycopg2-binary", "dramatiq", "peewee")
+_PACKAGES: Final = ("starlette", "uvicorn", "uvloop", "pydantic", "hiredis", "psycopg2-binary", "dramatiq", "peewee")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,7 @@ def keep(figures: Sequence[Figure]) -> Path:
     document = {
         "stages": [each.as_json() for each in figures],
         "machine": _machine(),
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES},
+        "versions": _versions(),
         "commit": commit,
         "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
@@ -120,13 +122,18 @@ def _git(*arguments: str) -> str:
     return answer.stdout.strip()
 
 
+def _versions() -> dict[str, str]:
+    servers = {"postgres": embedded_postgres.runnable(), "redis": Path(embedded_redis.runnable()).name}
+    return {"python": platform.python_version()} | servers | {name: version(name) for name in _PACKAGES}
+
+
 def _machine() -> dict[str, Any]:
     return {
         "system": f"{platform.system()} {platform.release()}",
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
-        "load_before": round(os.getloadavg()[0], 2),
+        "load_average": round(os.getloadavg()[0], 2),
     }
 
 

@@ -64,7 +64,7 @@ class Program:
 
     def __init__(self, command: Sequence[str], where: Path, environ: Mapping[str, str]) -> None:
         self.port = _free_port()
-        self.log = where / f"{command[-1]}-{self.port}.log"
+        self.log = where / f"{Path(command[-1]).name}-{self.port}.log"
         plain = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
         ours = {"TOCSIN_ADMIN_KEY": ADMIN_KEY, "TOCSIN_HTTP__PORT": str(self.port), "TOCSIN_DATA__DIR": str(where)}
         self.began_s = time.monotonic()
