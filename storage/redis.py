@@ -1,6 +1,7 @@
 """The connection to Redis: time-outs and retries set on purpose, and its errors told in our own words."""
 
 import re
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -20,6 +21,10 @@ Redis = redis.asyncio.Redis
 _TIMEOUT_S = 3.0
 _CONNECT_TIMEOUT_S = 2.0
 
+_MOST_CONNECTIONS = 200
+# Who only listens notices that the other machine is gone by this alone, after about a minute.
+_KEEPALIVE_S = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
+
 _AWAY = (
     exceptions.ConnectionError,
     exceptions.TimeoutError,
@@ -35,15 +40,19 @@ _NOT_SERVING = re.compile(r"(^|-)(READONLY|LOADING|MASTERDOWN|CLUSTERDOWN|BUSY) 
 
 def connect(url: str) -> Any:
     """A client for one event loop; text in and out."""
-    return redis.asyncio.Redis.from_url(
+    # More calls at once than connections wait for one another: an error would say that Redis is away.
+    pool = redis.asyncio.BlockingConnectionPool.from_url(
         url,
         decode_responses=True,
         socket_timeout=_TIMEOUT_S,
         socket_connect_timeout=_CONNECT_TIMEOUT_S,
         retry=_retry(redis.asyncio.retry.Retry),
         health_check_interval=30,
-        max_connections=200,
+        max_connections=_MOST_CONNECTIONS,
+        timeout=_TIMEOUT_S,
+        **_kept_alive(url),
     )
+    return redis.asyncio.Redis.from_pool(pool)
 
 
 def connect_broker(url: str) -> Any:
@@ -80,6 +89,14 @@ def told() -> Iterator[None]:
         if (meant := _meant(error)) is None:
             raise
         raise meant from error
+
+
+def _kept_alive(url: str) -> dict[str, Any]:
+    """Options for a connection that goes to another machine; not every system has all of them."""
+    if url.startswith("unix:"):
+        return {}
+    options = {getattr(socket, name): value for name, value in _KEEPALIVE_S.items() if hasattr(socket, name)}
+    return {"socket_keepalive": True, "socket_keepalive_options": options}
 
 
 def _meant(error: exceptions.ResponseError) -> RedisAway | Overloaded | None:
