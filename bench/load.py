@@ -53,9 +53,12 @@ class Client:
 
     def closed(self, seconds: float) -> None:
         """Each connection sends its next request when its last is answered."""
-        selector = selectors.DefaultSelector()
-        for connection in self._connections:
-            selector.register(connection.socket, selectors.EVENT_READ, connection)
+        with selectors.DefaultSelector() as selector:
+            for connection in self._connections:
+                selector.register(connection.socket, selectors.EVENT_READ, connection)
+            self._closed(selector, seconds)
+
+    def _closed(self, selector: selectors.BaseSelector, seconds: float) -> None:
         began_s = time.perf_counter()
         end_s = began_s + seconds
         for connection in self._connections:
@@ -90,6 +93,10 @@ class Client:
         self.outcome.seconds = seconds
         if busy or late:
             self.outcome.wrong["unanswered"] = len(busy) + len(late)
+
+    def close(self) -> None:
+        for connection in self._connections:
+            connection.socket.close()
 
     def _send(self, connection: Connection, began_s: float) -> None:
         connection.began_s = began_s
