@@ -1,6 +1,7 @@
 """Outcomes on their way to Redis: gathered for a moment, recorded together, kept while Redis is away."""
 
 import asyncio
+from contextlib import suppress
 
 from loguru import logger
 
@@ -32,18 +33,29 @@ class Recorder:
         """Waits until everything is recorded, at most `limit_s` seconds; says what is not."""
         if self._flushing is not None:
             await asyncio.wait({self._flushing}, timeout=limit_s)
+            self._flushing.cancel()
         if self._waiting:
             logger.error("{} outcomes could not be recorded; they will show as uncertain", len(self._waiting))
 
     async def _flush(self) -> None:
         await asyncio.sleep(_GATHER_S)
+        together = MOST_ITEMS
         while self._waiting:
-            batch = self._waiting[:MOST_ITEMS]
+            batch = self._waiting[:together]
             try:
                 await self._store.flights.record(batch)
             except Unavailable as error:
                 say("recording of outcomes", error)
                 await asyncio.sleep(_AWAY_S)
                 continue
+            except Exception:
+                logger.exception("outcomes could not be recorded; they are tried again one by one")
+                # The one that cannot be comes to stand behind the others.
+                together = 1
+                self._waiting.append(self._waiting.pop(0))
+                await asyncio.sleep(_AWAY_S)
+                continue
             del self._waiting[: len(batch)]
-            await self._store.nudge_persister()
+            # The clock calls the persister too.
+            with suppress(Unavailable):
+                await self._store.nudge_persister()

@@ -16,7 +16,7 @@ from tocsin.actors.outcomes import SendRules, ending_of, not_configured, without
 from tocsin.actors.recorder import Recorder
 from tocsin.channels.contract import Message, Outcome, OutcomeKind, Sender
 from tocsin.domain.delivery import Channel, Reason
-from tocsin.domain.errors import SettingError, Unavailable
+from tocsin.domain.errors import RedisAway, SettingError, Unavailable
 from tocsin.storage.calls import correlation
 from tocsin.storage.flights import Claim, Ending
 from tocsin.storage.store import Store
@@ -24,6 +24,9 @@ from tocsin.storage.store import Store
 _MARGIN_S = 2.0
 """What must be left of a lease beside the provider's time-out when a call begins."""
 _DATA_DELAY_MS = 2_000
+_LEAST_S = 1.0
+"""How long the end of a lane may take in any case: to break off what is late, and to record what is known."""
+_NOT_BEGUN = Outcome(OutcomeKind.TEMPORARY, Reason.LEASE_LOST, message="not sent: Redis went away as it began")
 
 
 class Lane:
@@ -52,21 +55,38 @@ class Lane:
     async def run(self) -> None:
         """Claims and starts until nothing more may start."""
         while self._open:
-            room = await self._room()
-            claims = await self._claim(room) if self._open else []
+            room, claims = await self._room(), []
+            try:
+                claims = await self._claim(room) if self._open else []
+            finally:
+                await self._give_back(room - len(claims))
             if not claims:
-                await self._give_back(room)
                 return
-            await self._give_back(room - len(claims))
+            if not self._open:
+                await self._hand_back(claims)
+                return
             self._start(self._carry(claims))
 
     async def close(self, limit_s: float) -> None:
-        """Takes nothing new and waits for what is under way, at most `limit_s` seconds."""
+        """Takes nothing new and waits for what is under way, at most `limit_s` seconds. What is not done by then is
+        broken off: others find its lease ended, and its outcome unknown."""
         self._open = False
-        if self._under_way:
-            await asyncio.wait(self._under_way, timeout=limit_s)
-        await self._recorder.close(limit_s)
+        await self._give_back(0)  # a run that waits for room sees that it is to end
+        deadline_s = time.monotonic() + limit_s
+        # What is under way may start more: a claim that has begun starts its sends.
+        while self._under_way and (left_s := deadline_s - time.monotonic()) > 0:
+            await asyncio.wait(self._under_way, timeout=left_s)
+        await self._break_off()
+        await self._recorder.close(max(_LEAST_S, deadline_s - time.monotonic()))
         await self.sender.close()
+
+    async def _break_off(self) -> None:
+        late = set(self._under_way)
+        for task in late:
+            task.cancel()
+        if late:
+            logger.warning("{} sends on {} were broken off; they will show as uncertain", len(late), self.channel)
+            await asyncio.wait(late, timeout=_LEAST_S)
 
     async def _room(self) -> int:
         async with self._slot:
@@ -109,6 +129,8 @@ class Lane:
         except Unavailable as error:
             # The lease's end frees what was claimed and not begun.
             say(f"sending {self.channel}", error)
+        except Exception:
+            logger.exception("what was claimed on {} could not be sent; it waits for its lease's end", self.channel)
         finally:
             await self._give_back(len(claims) - started)
 
@@ -132,9 +154,30 @@ class Lane:
         if not messages:
             return []
         claims = [claim for claim, _ in messages]
+        if not self._open:
+            await self._hand_back(claims)
+            return []
         detail = {"provider": self.sender.provider, "attempts": self._rules.retry.attempts}
-        begun = await self._store.flights.begin(claims, claims[0].token, lease_ms=self._rules.lease_ms, detail=detail)
+        try:
+            begun = await self._store.flights.begin(
+                claims, claims[0].token, lease_ms=self._rules.lease_ms, detail=detail
+            )
+        except RedisAway as error:
+            # They may count as begun. Left to their lease's end they would be uncertain; that none was sent is known.
+            say(f"sending {self.channel}", error)
+            await self._record_all(self._ending(claim, _NOT_BEGUN) for claim in claims)
+            return []
         return [pair for pair, may in zip(messages, begun, strict=True) if may]
+
+    async def _hand_back(self, claims: Sequence[Claim]) -> None:
+        try:
+            await self._store.flights.release(claims, claims[0].token)
+        except Unavailable as error:
+            say(f"handing back {self.channel}", error)
+
+    def _ending(self, claim: Claim, outcome: Outcome) -> Ending:
+        chance = random.random()  # noqa: S311  # jitter, not a secret
+        return ending_of(claim, outcome, self.sender.provider, self._rules, chance=chance)
 
     async def _send_in_slot(self, claim: Claim, message: Message, began: float) -> None:
         correlation.set(message.cid)
@@ -143,8 +186,7 @@ class Lane:
             outcome = await self._send(message, began)
         finally:
             await self._give_back(1)
-        chance = random.random()  # noqa: S311  # jitter, not a secret
-        ending = ending_of(claim, outcome, self.sender.provider, self._rules, chance=chance)
+        ending = self._ending(claim, outcome)
         took_s = time.monotonic() - called
         self._counters.ended(self.channel, self.sender.provider, ending.status, outcome.reason, took_s)
         logger.info(

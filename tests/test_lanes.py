@@ -1,12 +1,13 @@
 """How a process carries claims to a provider: none holds another, and every outcome ends where it should."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import fakeredis
 import pytest
 from prometheus_client import CollectorRegistry
+from redis.exceptions import ResponseError
 
 from tests.scenes import an_event, people, routed
 from tocsin.actors.metrics import SendCounters
@@ -14,10 +15,11 @@ from tocsin.actors.outcomes import SendRules
 from tocsin.actors.send import Lane
 from tocsin.channels.contract import Message, Outcome, OutcomeKind
 from tocsin.domain.delivery import Channel, Reason
-from tocsin.domain.errors import SettingError
+from tocsin.domain.errors import RedisAway, SettingError
 from tocsin.domain.plan import Step
 from tocsin.domain.retry import RetryRule
 from tocsin.domain.settings import load
+from tocsin.storage.flights import Ending
 from tocsin.storage.postgres import Postgres
 from tocsin.storage.store import Store
 
@@ -220,3 +222,117 @@ async def test_what_lacks_data_waits_without_using_up_an_attempt(store: Store) -
 async def test_a_lease_that_a_send_could_outlive_is_refused(store: Store) -> None:
     with pytest.raises(SettingError, match=r"actors\.lease"):
         lane(store, Carrier(), lease_ms=2_000)
+
+
+async def test_a_claim_that_fails_unexpectedly_leaves_the_channel_working(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    carrier = Carrier()
+    await sms_to(store, "u1")
+    sms = lane(store, carrier)
+    with monkeypatch.context() as patch:
+        patch.setattr(store.flights, "claim", refusing)
+        with pytest.raises(ResponseError):
+            await sms.run()
+    await run_until(sms, lambda: len(carrier.got) == 1)
+    await sms.close(2)
+
+
+async def test_what_a_claim_starts_while_the_process_stops_is_waited_for(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    carrier = Carrier()
+    carrier.held = {"u1"}
+    await sms_to(store, "u1")
+    sms = lane(store, carrier)
+    begin, begins, go_on = store.flights.begin, asyncio.Event(), asyncio.Event()
+
+    async def slowly(*claims: Any, **rules: Any) -> list[bool]:
+        begins.set()
+        await go_on.wait()
+        return await begin(*claims, **rules)
+
+    monkeypatch.setattr(store.flights, "begin", slowly)
+    await sms.run()
+    await begins.wait()
+    closing = asyncio.create_task(sms.close(5))
+    await asyncio.sleep(0)
+    go_on.set()
+    await until(lambda: bool(carrier.got))
+    carrier.gate.set()
+    await closing
+    assert (await told(store))[-1] == (1, "SENT", None)
+
+
+async def test_a_run_that_waits_for_room_ends_when_the_process_stops(store: Store) -> None:
+    carrier = Carrier(concurrency=1)
+    carrier.held = {"u1", "u2"}
+    carrier.timeout_s = 30
+    await sms_to(store, "u1", "u2")
+    sms = lane(store, carrier)
+    running = asyncio.create_task(sms.run())
+    await until(lambda: bool(carrier.got))
+    await asyncio.wait_for(sms.close(0.1), 3)
+    await asyncio.wait_for(running, 1)
+
+
+async def test_outcomes_are_recorded_though_the_persister_cannot_be_called(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    carrier = Carrier(concurrency=1)
+    await sms_to(store, "u1", "u2")
+    sms = lane(store, carrier)
+
+    async def away() -> None:
+        raise RedisAway("no")
+
+    monkeypatch.setattr(store, "nudge_persister", away)
+    await run_until(sms, lambda: len(carrier.got) == 2)
+    await sms.close(2)
+    assert [status for _, status, _ in await told(store)].count("SENT") == 2
+
+
+async def test_outcomes_are_kept_when_recording_fails_unexpectedly(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await sms_to(store, "u1")
+    sms = lane(store, carrier := Carrier())
+    record, tries = store.flights.record, 0
+
+    async def at_first_refused(endings: Sequence[Ending]) -> list[bool]:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            raise ResponseError("WRONGTYPE Operation against a key")
+        return await record(endings)
+
+    monkeypatch.setattr(store.flights, "record", at_first_refused)
+    await run_until(sms, lambda: len(carrier.got) == 1)
+    await sms.close(3)
+    assert (await told(store))[-1] == (1, "SENT", None)
+
+
+async def test_what_was_not_sent_because_redis_went_away_as_it_began_is_tried_again(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await sms_to(store, "u1")
+    sms = lane(store, carrier := Carrier())
+    begin = store.flights.begin
+
+    async def unheard(*claims: Any, **rules: Any) -> list[bool]:
+        await begin(*claims, **rules)
+        raise RedisAway("the answer was lost")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store.flights, "begin", unheard)
+        await sms.run()
+        await until(lambda: not sms._under_way)
+    assert not carrier.got
+    await run_until(sms, lambda: len(carrier.got) == 1)
+    await sms.close(2)
+    told_of = [(attempt, status) for attempt, status, _ in await told(store)]
+    assert told_of == [(1, "SENDING"), (1, "FAILED"), (2, "RETRYING"), (2, "SENDING"), (2, "SENT")]
+
+
+async def refusing(*claims: Any, **rules: Any) -> Any:
+    raise ResponseError("WRONGTYPE Operation against a key")
