@@ -17,7 +17,7 @@ run: $(READY) ## start everything, with a sandbox in place of the providers
 	@exec $(BIN)/tocsin serve --sandbox
 
 test: $(READY) ## run all tests; they start what they need
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(READY) ## lint, formatting, types, and the rules of the house
 	$(BIN)/ruff check .
