@@ -7,9 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from tocsin.domain.addresses import known_timezone, normal_email, normal_phone
+from tocsin.domain.addresses import USER_ID, known_timezone, normal_email, normal_phone
 from tocsin.domain.errors import InvalidInput
-from tocsin.http.shapes import USER_ID
 
 COLUMNS: Final = ("id", "email", "phone", "name", "locale", "timezone", "active")
 _DELIMITERS: Final = ",;\t"

@@ -14,11 +14,10 @@ from tocsin.cli.journey import Document, follow, is_final, milliseconds, step_li
 from tocsin.cli.options import FAILED, with_server
 from tocsin.cli.screen import Screen, plain
 from tocsin.cli.server import Server
-from tocsin.domain.addresses import normal_email, normal_phone
+from tocsin.domain.addresses import USER_ID, normal_email, normal_phone
 from tocsin.domain.delivery import Channel, Status
 from tocsin.domain.errors import InvalidInput
 from tocsin.domain.plan import Priority, Strategy
-from tocsin.http.shapes import USER_ID
 
 _GONE_OUT: Final = frozenset({Status.SENT, Status.DELIVERED})
 _AS_PLANNED: Final = _GONE_OUT | {Status.SUPPRESSED, Status.CANCELLED}

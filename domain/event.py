@@ -43,7 +43,7 @@ class Recipient(BaseModel):
     @property
     def inline(self) -> bool:
         """Whether the caller gave contact details, so that no stored user is needed."""
-        return any((self.email, self.phone, self.name, self.locale, self.timezone))
+        return any(detail is not None for detail in (self.email, self.phone, self.name, self.locale, self.timezone))
 
 
 class Event(BaseModel):

@@ -9,7 +9,15 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from uuid import UUID
 
-from tocsin.domain.addresses import known_timezone, normal_email, normal_phone
+from tocsin.domain.addresses import (
+    USER_ID,
+    fit_locale,
+    fit_name,
+    fit_user_id,
+    known_timezone,
+    normal_email,
+    normal_phone,
+)
 from tocsin.domain.delivery import Channel
 from tocsin.domain.errors import InvalidInput
 from tocsin.domain.event import Event, Recipient, Source
@@ -17,7 +25,14 @@ from tocsin.domain.plan import BROADCAST_ORDER, Priority, Strategy, steps_for, s
 from tocsin.domain.setting_sources import normal_type
 from tocsin.domain.settings import Settings
 
-_CHECKS: Final = {"email": normal_email, "phone": normal_phone, "timezone": known_timezone}
+_CHECKS: Final = {
+    "id": fit_user_id,
+    "email": normal_email,
+    "phone": normal_phone,
+    "name": fit_name,
+    "locale": fit_locale,
+    "timezone": known_timezone,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +69,8 @@ class Origin:
     source: Source = Source.API_ACTION
 
 
-def compose(
-    posting: Posting, origin: Origin, settings: Settings, *, recipient_count: int, unknown_ids: Iterable[str] = ()
-) -> Event:
-    """The event that `posting` makes. Raises InvalidInput with the field and a code of http/problems.py."""
+def compose(posting: Posting, origin: Origin, settings: Settings) -> Event:
+    """The event that `posting` makes, to nobody yet. Raises InvalidInput, whose code is one of http/problems.py."""
     _check_sizes(posting, settings)
     event_type = normal_type(posting.type)
     defaults = settings.type_defaults(event_type)
@@ -89,8 +102,7 @@ def compose(
         sender=origin.sender,
         cid=origin.cid,
         accepted_ms=origin.now_ms,
-        recipient_count=recipient_count,
-        unknown_ids=tuple(unknown_ids),
+        recipient_count=0,
     )
 
 
@@ -107,6 +119,18 @@ def screen(recipients: Iterable[Recipient]) -> tuple[list[Recipient], list[Rejec
         except InvalidInput as error:
             rejected.append(Rejected(recipient.id, error.code, error.field))
     return list(good.values()), rejected
+
+
+def screen_ids(users: Iterable[str]) -> tuple[list[str], list[Rejected]]:
+    """Those of `users` that can be user ids, and the others."""
+    good: list[str] = []
+    rejected: list[Rejected] = []
+    for user in users:
+        if USER_ID.fullmatch(user):
+            good.append(user)
+        else:
+            rejected.append(Rejected(user, "bad_user_id", "id"))
+    return good, rejected
 
 
 def check_metadata(metadata: Mapping[str, Any], limit_bytes: int) -> None:

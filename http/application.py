@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Match, Route
 
 from tocsin.domain.errors import TocsinError
 from tocsin.http import (
@@ -78,4 +78,17 @@ def _serve(endpoint: Endpoint, context: Context) -> Callable[[Request], Awaitabl
 
 async def _refuse(request: Request, error: Exception) -> Response:
     headers = error.headers if isinstance(error, HTTPException) else None
+    if isinstance(error, HTTPException) and error.status_code == 405:
+        headers = {"Allow": ", ".join(sorted(_methods_at(request)))}
     return answer_to(from_exception(error), request.state.cid, headers)
+
+
+def _methods_at(request: Request) -> set[str]:
+    """What the path takes. Each method is a route of its own, and Starlette names those of the first alone."""
+    routes = [route for route in request.app.routes if isinstance(route, Route)]
+    return {
+        method
+        for route in routes
+        if route.matches(request.scope)[0] is not Match.NONE
+        for method in route.methods or ()
+    }

@@ -15,6 +15,7 @@ from typing import Any, Final
 import jwt
 from jwt.exceptions import ExpiredSignatureError, PyJWTError
 
+from tocsin.domain.addresses import USER_ID
 from tocsin.domain.errors import PostgresAway, RedisAway
 from tocsin.domain.settings import Settings
 from tocsin.http.caller import Caller, Role
@@ -26,7 +27,6 @@ from tocsin.http.problems import (
     TOKENS_NOT_CONFIGURED,
     Problem,
 )
-from tocsin.http.shapes import USER_ID
 from tocsin.storage.keyring import find_by_hash
 from tocsin.storage.store import Store
 

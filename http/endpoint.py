@@ -14,11 +14,13 @@ from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
+from tocsin.domain.addresses import USER_ID
 from tocsin.domain.errors import InvalidInput, NotFound
 from tocsin.http.caller import PUBLIC, Caller, Role
 from tocsin.http.context import Context
 from tocsin.http.problems import (
     BODY_TOO_LARGE,
+    COMPRESSED,
     FORBIDDEN,
     USER_TOKEN_NEEDED,
     WRONG_CONTENT_TYPE,
@@ -26,7 +28,7 @@ from tocsin.http.problems import (
     Problem,
 )
 from tocsin.http.refusals import from_validation
-from tocsin.http.shapes import USER_ID, Answer, Asked, NoQuery, Query
+from tocsin.http.shapes import Answer, Asked, NoBody, NoQuery, Query
 
 Body = TypeVar("Body", bound=Asked | None)
 Asking = TypeVar("Asking", bound=Query)
@@ -92,6 +94,11 @@ class Endpoint:
     """OpenAPI descriptions of headers that it takes beside the usual ones."""
     documented: bool = True
 
+    @property
+    def bodiless(self) -> bool:
+        """Whether a body has to be empty; what is public reads its body itself."""
+        return self.body is None and self.method == "POST" and self.who is not PUBLIC
+
 
 NOBODY: Final = Caller(Role.VIEWER, "", "nobody")
 
@@ -103,7 +110,8 @@ async def answer(endpoint: Endpoint, context: Context, request: Request) -> Resp
         caller = await context.authenticator.authenticate(request.headers.get("authorization"))
         _authorise(endpoint, caller)
     query = _query_of(endpoint, request)
-    raw = await read_body(request, context.settings.http.max_body) if endpoint.body else b""
+    wanted = endpoint.body or endpoint.bodiless
+    raw = await read_body(request, context.settings.http.max_body) if wanted else b""
     call = Call(
         context=context,
         request=request,
@@ -154,12 +162,22 @@ def _query_of(endpoint: Endpoint, request: Request) -> Query:
 
 def _body_of(endpoint: Endpoint, request: Request, raw: bytes) -> Asked | None:
     if endpoint.body is None or (endpoint.body_optional and not raw):
+        _check_nothing(raw)
         return None
     _check_content_type(request.headers.get("content-type", ""))
+    if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
+        raise Problem(COMPRESSED)
     try:
         return endpoint.body.read(raw)
     except ValidationError as error:
         raise from_validation(error, endpoint.body.later) from error
+
+
+def _check_nothing(raw: bytes) -> None:
+    try:
+        NoBody.read(raw)
+    except ValidationError as error:
+        raise from_validation(error) from error
 
 
 def _check_content_type(value: str) -> None:

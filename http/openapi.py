@@ -7,6 +7,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
+from tocsin.domain.addresses import USER_ID
 from tocsin.domain.settings import Settings
 from tocsin.http.caller import PUBLIC, Role
 from tocsin.http.correlation import HEADER
@@ -16,6 +17,7 @@ from tocsin.http.problems import (
     AWAY,
     BAD_IDEMPOTENCY_KEY,
     BODY_TOO_LARGE,
+    COMPRESSED,
     FORBIDDEN,
     IDEMPOTENCY_MISMATCH,
     INTERNAL,
@@ -30,7 +32,7 @@ from tocsin.http.problems import (
     WRONG_CONTENT_TYPE,
     Kind,
 )
-from tocsin.http.shapes import LIMIT_MARK, USER_ID, NoQuery
+from tocsin.http.shapes import LIMIT_MARK, NoQuery
 
 _UUID: Final = {"type": "string", "format": "uuid"}
 _USER: Final = {"type": "string", "pattern": f"^{USER_ID.pattern}$"}
@@ -105,8 +107,10 @@ def problems_of(endpoint: Endpoint) -> list[Kind]:
     if endpoint.who is not PUBLIC:
         kinds += [*AUTHENTICATION, USER_TOKEN_NEEDED if endpoint.who == {Role.USER} else FORBIDDEN, *AWAY]
     if endpoint.body:
-        kinds += [MALFORMED_JSON, BODY_TOO_LARGE, WRONG_CONTENT_TYPE, *VALIDATION]
+        kinds += [MALFORMED_JSON, BODY_TOO_LARGE, WRONG_CONTENT_TYPE, COMPRESSED, *VALIDATION]
         kinds += [NOT_AVAILABLE] if endpoint.body.later else []
+    if endpoint.bodiless:
+        kinds += [MALFORMED_JSON, BODY_TOO_LARGE, *VALIDATION]
     if endpoint.query is not None:
         kinds += VALIDATION
     if "{" in endpoint.path:

@@ -7,16 +7,14 @@ import os
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final
 from uuid import UUID
 
 from tocsin.domain import ids
 from tocsin.domain.errors import Conflict, InvalidInput, RedisAway, Unavailable
-from tocsin.domain.event import Recipient
-from tocsin.domain.posting import Origin, Posting, Rejected, compose, screen
+from tocsin.domain.posting import Origin, Posting, compose
 from tocsin.http.caller import SENDERS
-from tocsin.http.context import Context
 from tocsin.http.endpoint import Call, Endpoint
 from tocsin.http.idempotency import REPLAYED, idempotency_of
 from tocsin.http.posting_shapes import (
@@ -42,14 +40,13 @@ from tocsin.http.problems import (
     UNKNOWN_STRATEGY,
     Problem,
 )
+from tocsin.http.recipients import SHOWN_OF_ID, People, people_of
 from tocsin.http.refusals import from_exception, from_findings
 from tocsin.http.shapes import NoQuery
 
 SHOWN_NOTIFICATIONS: Final = 100
 """How many of an event's notifications the answer names."""
 
-# Checking a phone number or an address takes some 30 µs each, so a long list is checked beside the event loop.
-_CHECKED_AT_ONCE: Final = 200
 _BULK_AT_ONCE: Final = 64
 
 POSTING_PROBLEMS: Final = (
@@ -64,57 +61,16 @@ POSTING_PROBLEMS: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class People:
-    """Whom an event is for, once looked at: `named` are those without a wrong detail, the unknown among them."""
-
-    named: Sequence[Recipient]
-    unknown: frozenset[str]
-    rejected: Sequence[Rejected]
-
-    @property
-    def good(self) -> list[Recipient]:
-        """Those who are notified."""
-        return [person for person in self.named if person.id not in self.unknown]
-
-    @property
-    def unknown_ids(self) -> list[str]:
-        """Those who are not, in the order of the request."""
-        return [person.id for person in self.named if person.id in self.unknown]
-
-
-async def people_of(context: Context, body: PostNotification) -> People:
-    """The recipients of a request without duplicates. Raises Problem when there are too many or none is left."""
-    most = context.settings.limits.recipients
-    if len(body.recipient_ids) + len(body.recipients) > most:
-        raise Problem(TOO_MANY, f"More than {most} recipients in one request.", field="/recipientIds")
-    given = [Recipient(**person.model_dump(exclude_none=True)) for person in body.recipients]
-    inline = [person for person in given if person.inline]
-    check = asyncio.to_thread(screen, inline) if len(inline) > _CHECKED_AT_ONCE else None
-    good, rejected = await check if check else screen(inline)
-    settled = {person.id for person in inline}
-    named = [person.id for person in given] + list(body.recipient_ids)
-    asked = [user for user in dict.fromkeys(named) if user not in settled]
-    unknown = await context.known_users.unknown(asked)
-    people = People([*good, *(Recipient(id=user) for user in asked)], frozenset(unknown), rejected)
-    if not people.good:
-        raise Problem(NO_RECIPIENTS, field="/recipientIds", more=_left_out(people))
-    return people
-
-
 async def post_one(call: Call[Any, Any], body: PostNotification, *, place: str = "") -> tuple[Posted, bool]:
     """Accepts one event; also says whether the answer is a repetition. `place` tells the events of one bulk request
     apart. Raises Problem, InvalidInput, Conflict and Unavailable."""
-    people = await people_of(call.context, body)
     now_ms = time.time_ns() // 1_000_000
     identifier = ids.event_id(now_ms, os.urandom(10))
-    event = compose(
-        _posting_of(body),
-        Origin(identifier, now_ms, call.caller.name, call.cid),
-        call.context.settings,
-        recipient_count=len(people.good),
-        unknown_ids=people.unknown_ids,
-    )
+    # What is wrong with the event itself is told before anybody is looked for.
+    composed = compose(_posting_of(body), Origin(identifier, now_ms, call.caller.name, call.cid), call.context.settings)
+    people = await people_of(call.context, body)
+    found = {"recipient_count": len(people.good), "unknown_ids": tuple(people.unknown_ids)}
+    event = composed.model_copy(update=found)
     # Little is kept for a repetition: the rest of the answer follows from the body, which is the same.
     kept = {"id": str(identifier), "unknownIds": people.unknown_ids}
     taken = await call.context.store.accept(event, people.good, idempotency_of(call, place, kept))
@@ -221,7 +177,8 @@ def _posted(event: UUID, people: People, durability: str) -> Posted:
         ),
         unknown_ids=tuple(people.unknown_ids),
         rejected_recipients=tuple(
-            RejectedRecipient(id=person.id, code=person.code, field=person.field) for person in people.rejected
+            RejectedRecipient(id=person.id[:SHOWN_OF_ID], code=person.code, field=person.field)
+            for person in people.rejected
         ),
     )
 
@@ -230,11 +187,6 @@ def _posted_earlier(kept: Mapping[str, Any], people: People) -> Posted:
     """The answer of the first request: who was unknown then is so in it, whoever is known now."""
     then = replace(people, unknown=frozenset(kept.get("unknownIds", people.unknown)))
     return _posted(UUID(kept["id"]), then, kept.get("durability", Durability.POSTGRES))
-
-
-def _left_out(people: People) -> dict[str, Any]:
-    rejected = [{"id": person.id, "code": person.code, "field": person.field} for person in people.rejected]
-    return {"unknownIds": people.unknown_ids, "rejectedRecipients": rejected}
 
 
 ENDPOINTS: Final = (

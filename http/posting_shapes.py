@@ -14,20 +14,19 @@ from pydantic_core import ErrorDetails
 from tocsin.domain.delivery import Channel
 from tocsin.domain.plan import Priority, Strategy
 from tocsin.http.refusals import findings_of
-from tocsin.http.shapes import Answer, Asked, EventType, Line, Locale, Text, UserId, limited
-
-Contact = Annotated[str, StringConstraints(min_length=1, max_length=320)]
+from tocsin.http.shapes import Answer, Asked, EventType, Line, Text, limited
 
 
 class InlineRecipient(Asked):
-    """A person with contact details that count for this event only."""
+    """A person with contact details that count for this event only. One whose id or details are wrong is left out and
+    listed, so no form is asked of a text here: it would refuse the others too."""
 
-    id: UserId
-    email: Contact | None = None
-    phone: Contact | None = None
-    name: Annotated[Line, StringConstraints(max_length=200)] | None = None
-    locale: Locale | None = None
-    timezone: Contact | None = None
+    id: str
+    email: str | None = None
+    phone: str | None = None
+    name: str | None = None
+    locale: str | None = None
+    timezone: str | None = None
 
 
 class PostNotification(Asked):
@@ -53,7 +52,7 @@ class PostNotification(Asked):
     type: EventType
     message: Text = Field(json_schema_extra=limited("message"))
     title: Line | None = Field(None, json_schema_extra=limited("title"))
-    recipient_ids: tuple[UserId, ...] = Field((), json_schema_extra=limited("recipients"))
+    recipient_ids: tuple[str, ...] = Field((), json_schema_extra=limited("recipients"))
     recipients: tuple[InlineRecipient, ...] = Field((), json_schema_extra=limited("recipients"))
     channels: Annotated[tuple[Channel, ...], Field(min_length=1, max_length=20)] | None = None
     delivery_strategy: Strategy | None = None

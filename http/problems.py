@@ -78,6 +78,7 @@ BODY_TOO_LARGE = Kind(
 WRONG_CONTENT_TYPE = Kind(
     "wrong_content_type", 415, "The body is not of the right type.", "Send `Content-Type: application/json`."
 )
+COMPRESSED = Kind("compressed", 415, "The body is compressed.", "Send it as it is, without Content-Encoding.")
 
 INVALID_VALUE = Kind("invalid_value", 422, "A value is not valid.", "Send a value that the field takes.")
 MISSING_FIELD = Kind("missing_field", 422, "A field is missing.", "Add the field.")

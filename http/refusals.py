@@ -119,11 +119,17 @@ def from_findings(
     """As `from_validation`, of some findings; `below` is how many places lead to the value that was looked at."""
     errors = [
         _field_error(found["type"], found["loc"][below:], found["msg"], later, parameter=parameter)
-        for found in findings
+        for found in _plain(list(findings))
     ]
     # A field too many is often why another one is missing, so it is told first.
     errors.sort(key=lambda each: _FIRST.get(each.kind, len(_FIRST)))
     return from_errors(errors[:_MOST_ERRORS])
+
+
+def _plain(findings: list[ErrorDetails]) -> list[ErrorDetails]:
+    """`findings` without those that only follow from others: a list of which an item is wrong counts as too short."""
+    inner = {found["loc"][:depth] for found in findings for depth in range(len(found["loc"]))}
+    return [found for found in findings if not (found["type"] == "too_short" and found["loc"] in inner)]
 
 
 def pointer(*places: str | int) -> str:

@@ -6,7 +6,6 @@ name. openapi.py describes exactly these types, so nothing is documented that is
 
 from __future__ import annotations
 
-import re
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, ClassVar, Final, Generic, Self, TypeVar
 
@@ -23,8 +22,9 @@ from pydantic import (
 from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
+from tocsin.domain.addresses import LOCALE, USER_ID
+
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-USER_ID: Final = re.compile(r"[A-Za-z0-9._:@+-]{1,128}")
 _DATE_TIME: Final = {"type": "string", "format": "date-time"}
 
 
@@ -40,6 +40,15 @@ class Asked(BaseModel):
     def read(cls, raw: bytes) -> Self:
         """What a body says. Raises ValidationError."""
         return cls.model_validate_json(raw)
+
+
+class NoBody(Asked):
+    """Nothing. A field that is not looked at must not seem to have an effect: read-all reads all, whatever is asked."""
+
+    @classmethod
+    def read(cls, raw: bytes) -> Self:
+        """Raises ValidationError for anything but an empty object, null or no body."""
+        return cls() if raw.strip() in {b"", b"null"} else cls.model_validate_json(raw)
 
 
 class Query(BaseModel):
@@ -113,7 +122,7 @@ Text = Annotated[str, StringConstraints(min_length=1, pattern=r"^[^\x00]*$")]
 EventType = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,99}$")]
 """Such as event.approval, or EVENT_APPROVAL, which is the same."""
 
-Locale = Annotated[str, StringConstraints(pattern=r"^[A-Za-z]{2,8}([_-][A-Za-z0-9]{1,8}){0,3}$")]
+Locale = Annotated[str, StringConstraints(pattern=f"^{LOCALE.pattern}$")]
 
 
 def limited(name: str) -> dict[str, JsonValue]:

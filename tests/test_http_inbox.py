@@ -115,6 +115,15 @@ async def test_read_all_counts_only_what_changed(served: Served) -> None:
     assert (await served.user("bina").get("/api/notifications/unread-count")).json() == {"unreadCount": 3}
 
 
+async def test_what_takes_no_body_refuses_one_instead_of_passing_it_by(served: Served) -> None:
+    asha = served.user("asha")
+    wanted = await asha.post("/api/notifications/read-all", json={"type": "event.approval"})
+    assert problem_of(wanted, 422, "unknown_field")["field"] == "/type"
+    problem_of(await asha.post("/api/notifications/read-all", content=b"{{"), 400, "malformed_json")
+    for nothing in (b"", b"{}", b" null\n"):
+        assert (await asha.post("/api/notifications/read-all", content=nothing)).status_code == 200
+
+
 @pytest.mark.parametrize(
     ("body", "code", "field"),
     [

@@ -46,8 +46,13 @@ async def test_one_bad_recipient_among_many_is_listed_and_stops_nobody(served: S
             {"id": "no-plus", "phone": "9876543210"},
             {"id": "no-at", "email": "nobody.example.org"},
             {"id": "nowhere", "name": "x", "timezone": "Mars/Olympus"},
+            {"id": "with space", "email": "a@example.org"},
+            {"id": "no-text", "email": ""},
+            {"id": "two-lines", "name": "one\ntwo"},
+            {"id": "long", "name": "x" * 201},
+            {"id": "nobody-speaks", "name": "x", "locale": "?"},
         ],
-        recipientIds=["stranger"],
+        recipientIds=["stranger", "x" * 129],
     )
     assert body["recipientCount"] == 1
     assert body["unknownIds"] == ["stranger"]
@@ -55,6 +60,12 @@ async def test_one_bad_recipient_among_many_is_listed_and_stops_nobody(served: S
         {"id": "no-plus", "code": "bad_phone", "field": "phone"},
         {"id": "no-at", "code": "bad_email", "field": "email"},
         {"id": "nowhere", "code": "bad_timezone", "field": "timezone"},
+        {"id": "with space", "code": "bad_user_id", "field": "id"},
+        {"id": "no-text", "code": "bad_email", "field": "email"},
+        {"id": "two-lines", "code": "bad_format", "field": "name"},
+        {"id": "long", "code": "too_long", "field": "name"},
+        {"id": "nobody-speaks", "code": "bad_format", "field": "locale"},
+        {"id": "x" * 128, "code": "bad_user_id", "field": "id"},
     ]
     event = (await served.api.get(f"/api/events/{body['id']}")).json()
     assert (event["unknownIds"], event["counts"]["unknown"]) == (["stranger"], 1)
@@ -69,7 +80,36 @@ async def test_it_is_refused_when_no_recipient_remains(served: Served) -> None:
     ):
         await refused(served, 422, "no_recipients", **EVENT, **recipients)
     body = await refused(served, 422, "no_recipients", **EVENT, recipientIds=["stranger"])
-    assert body["unknownIds"] == ["stranger"]
+    assert (body["unknownIds"], body["field"]) == (["stranger"], "/recipientIds")
+
+
+async def test_why_nobody_remains_is_told_of_each(served: Served) -> None:
+    bad = {"recipients": [{"id": "u", "phone": "12"}, {"id": "v", "email": "v"}], "recipientIds": ["with space"]}
+    body = await refused(served, 422, "no_recipients", **EVENT, **bad)
+    assert [(error["code"], error["field"]) for error in body["errors"]] == [
+        ("bad_phone", "/recipients/0/phone"),
+        ("bad_email", "/recipients/1/email"),
+        ("bad_user_id", "/recipientIds/0"),
+    ]
+    assert all(error["mend"] for error in body["errors"])
+    alone = await refused(served, 422, "no_recipients", **EVENT, recipients=[{"id": "u", "phone": "12"}])
+    assert alone["field"] == "/recipients"
+
+
+async def test_a_wrong_policy_is_told_before_anybody_is_looked_for(served: Served) -> None:
+    await refused(served, 422, "unknown_policy", **EVENT, recipientIds=["stranger"], policy="nowhere")
+
+
+async def test_one_mistake_is_told_once(served: Served) -> None:
+    body = await refused(served, 422, "unknown_channel", **EVENT, recipients=[ASHA], channels=["PIGEON"])
+    assert len(body["errors"]) == 1
+
+
+async def test_a_compressed_body_is_told_so(served: Served) -> None:
+    answer = await served.api.post(
+        "/api/notifications", json={**EVENT, "recipients": [ASHA]}, headers={"Content-Encoding": "gzip"}
+    )
+    assert "Content-Encoding" in problem_of(answer, 415, "compressed")["mend"]
 
 
 async def test_a_stored_user_needs_only_an_id_and_a_recipient_named_twice_counts_once(served: Served) -> None:
@@ -102,8 +142,7 @@ async def test_a_stored_user_needs_only_an_id_and_a_recipient_named_twice_counts
         ),
         ({"metadata": {"x": "y" * 20_000}}, "too_long", "/metadata"),
         ({"metadata": {"x": "a\0"}}, "bad_format", "/metadata"),
-        ({"recipientIds": ["with space"]}, "bad_user_id", "/recipientIds/0"),
-        ({"recipientIds": ["x" * 129]}, "bad_user_id", "/recipientIds/0"),
+        ({"recipientIds": [7]}, "wrong_type", "/recipientIds/0"),
         ({"recipients": [{"email": "a@example.org"}]}, "missing_field", "/recipients/0/id"),
         ({"recipients": [{"id": "u", "fax": "1"}]}, "unknown_field", "/recipients/0/fax"),
         ({"type": "no spaces please"}, "bad_format", "/type"),

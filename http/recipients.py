@@ -1,0 +1,78 @@
+"""Whom a posted event is for: who is known, who was given with contact details, and who is left out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from tocsin.domain.event import Recipient
+from tocsin.domain.posting import Rejected, screen, screen_ids
+from tocsin.http.context import Context
+from tocsin.http.posting_shapes import PostNotification
+from tocsin.http.problems import KINDS, NO_RECIPIENTS, TOO_MANY, FieldError, Problem
+
+SHOWN_OF_ID: Final = 128
+"""How much is shown of an id that cannot be one."""
+
+_MOST_ERRORS: Final = 20
+
+# Checking a phone number or an address takes some 30 µs each, so a long list is checked beside the event loop.
+_CHECKED_AT_ONCE: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class People:
+    """Whom an event is for, once looked at: `named` are those without a wrong detail, the unknown among them."""
+
+    named: Sequence[Recipient]
+    unknown: frozenset[str]
+    rejected: Sequence[Rejected]
+
+    @property
+    def good(self) -> list[Recipient]:
+        """Those who are notified."""
+        return [person for person in self.named if person.id not in self.unknown]
+
+    @property
+    def unknown_ids(self) -> list[str]:
+        """Those who are not, in the order of the request."""
+        return [person.id for person in self.named if person.id in self.unknown]
+
+
+async def people_of(context: Context, body: PostNotification) -> People:
+    """The recipients of a request without duplicates. Raises Problem when there are too many or none is left."""
+    most = context.settings.limits.recipients
+    if len(body.recipient_ids) + len(body.recipients) > most:
+        raise Problem(TOO_MANY, f"More than {most} recipients in one request.", field="/recipientIds")
+    given = [Recipient(**person.model_dump(exclude_none=True)) for person in body.recipients]
+    inline = [person for person in given if person.inline]
+    check = asyncio.to_thread(screen, inline) if len(inline) > _CHECKED_AT_ONCE else None
+    good, rejected = await check if check else screen(inline)
+    settled = {person.id for person in inline}
+    named = [person.id for person in given] + list(body.recipient_ids)
+    asked, misnamed = screen_ids(user for user in dict.fromkeys(named) if user not in settled)
+    unknown = await context.known_users.unknown(asked)
+    people = People([*good, *(Recipient(id=user) for user in asked)], frozenset(unknown), [*rejected, *misnamed])
+    if not people.good:
+        raise _nobody(body, people)
+    return people
+
+
+def _nobody(body: PostNotification, people: People) -> Problem:
+    """That nobody is left to notify, with what is wrong with each, at its place in the body."""
+    places = {user: f"/recipientIds/{place}" for place, user in reversed(list(enumerate(body.recipient_ids)))}
+    details = {person.id: place for place, person in reversed(list(enumerate(body.recipients)))}
+    errors = []
+    for person in people.rejected[:_MOST_ERRORS]:
+        kind = KINDS[person.code]
+        inline = details.get(person.id)
+        place = places[person.id] if inline is None else f"/recipients/{inline}/{person.field}"
+        errors.append(FieldError(kind, place, kind.title))
+    rejected = [
+        {"id": person.id[:SHOWN_OF_ID], "code": person.code, "field": person.field} for person in people.rejected
+    ]
+    field = "/recipients" if body.recipients and not body.recipient_ids else "/recipientIds"
+    more = {"unknownIds": people.unknown_ids, "rejectedRecipients": rejected}
+    return Problem(NO_RECIPIENTS, field=field, errors=errors, more=more)
