@@ -3,6 +3,7 @@
 Every process that runs actors runs these; each job is harmless many at a time, or takes a lock so that one does it.
 """
 
+import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from functools import wraps
@@ -11,7 +12,7 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from loguru import logger
 
 from tocsin.actors import queues
-from tocsin.domain.errors import Unavailable
+from tocsin.domain.errors import Overloaded, Unavailable
 from tocsin.domain.event import Contact
 from tocsin.storage import idempotency, queries, users
 from tocsin.storage.store import Store
@@ -21,6 +22,8 @@ _FORGET_S = 600
 _MOST_FORGOTTEN = 5_000
 _UNSTARTED_AFTER_MS = 5_000
 _MOST_SWEPT = 200
+_BEHIND_MS = 3_600_000
+"""Far less than the content of an event is kept in Redis after its fan-out."""
 _PAGE = 1_000
 _LONGEST_CHANGE_MS = 30_000
 """A change is stamped when it begins and seen when it is committed."""
@@ -29,9 +32,10 @@ _LONGEST_CHANGE_MS = 30_000
 class Jobs:
     """The schedule of one process."""
 
-    def __init__(self, store: Store, process: str) -> None:
+    def __init__(self, store: Store, process: str, drain: Callable[[], Awaitable[None]]) -> None:
         self._store = store
         self._process = process
+        self._drain = drain
         self._scheduler = AsyncIOScheduler(
             job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": 30}
         )
@@ -51,8 +55,13 @@ class Jobs:
         self._scheduler.shutdown(wait=False)
 
     async def _nudge(self) -> None:
-        if await self._store.facts.length():
+        if not await self._store.facts.length():
+            return
+        try:
             await self._store.calls.put(queues.PERSIST, "persist", most_waiting=1)
+        except Overloaded:
+            # At its limit Redis takes no call, and has no other way back from it than this.
+            await self._drain()
 
     async def _say_alive(self) -> None:
         await self._store.alive(self._process)
@@ -60,7 +69,7 @@ class Jobs:
     async def _enter_unstarted(self) -> None:
         """Enters stored events that Redis has not: the process that took them died, or Redis was away."""
         async with self._store.lock("enter_unstarted", limit_s=60) as mine:
-            if not mine:
+            if not mine or await self._behind():
                 return
             unstarted = await self._store.postgres.call(
                 queries.unfinished_events, _UNSTARTED_AFTER_MS, _MOST_SWEPT, started=False
@@ -69,6 +78,11 @@ class Jobs:
                 if await self._store.flights.accept(event, recipients, None):
                     await self._store.calls.put(queues.FAN_OUT, "fan_out", str(event.id))
                     logger.info("event {} was stored and not started; it starts now", event.id)
+
+    async def _behind(self) -> bool:
+        """Whether Postgres may not have heard that an event started so long ago that Redis has forgotten the event."""
+        oldest_ms = await self._store.facts.oldest_ms()
+        return oldest_ms is not None and time.time() * 1000 - oldest_ms > _BEHIND_MS
 
     async def _forget_idempotency_keys(self) -> None:
         await self._store.postgres.call(idempotency.forget_old, _MOST_FORGOTTEN)

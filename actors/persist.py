@@ -4,6 +4,8 @@ Nothing leaves Redis before Postgres has committed it. A batch that Postgres ref
 entry is alone; that one is kept as bad and said aloud, the others go on.
 """
 
+import math
+import time
 from collections.abc import Sequence
 
 from loguru import logger
@@ -24,10 +26,10 @@ class Persister:
         self._store = store
         self._name = name
 
-    async def drain(self) -> None:
-        """Stores what waits until nothing is left, or until Postgres or Redis is away."""
+    async def drain(self, limit_s: float = math.inf) -> None:
+        """Stores what waits until nothing is left, until Postgres or Redis is away, or until `limit_s` has passed."""
         try:
-            await self._drain()
+            await self._drain(time.monotonic() + limit_s)
         except Unavailable as error:
             say("the drain of the journal", error)
 
@@ -38,9 +40,9 @@ class Persister:
         except Unavailable as error:
             say("the drain of the journal", error)
 
-    async def _drain(self) -> None:
+    async def _drain(self, until_s: float) -> None:
         try:
-            while entries := await self._store.facts.take(self._name, _MOST_ENTRIES):
+            while time.monotonic() < until_s and (entries := await self._store.facts.take(self._name, _MOST_ENTRIES)):
                 await self._store_batch(entries)
         except PostgresAway as error:
             say("what Postgres has to learn", error)
@@ -49,13 +51,18 @@ class Persister:
     async def _store_batch(self, entries: Sequence[Entry]) -> None:
         try:
             await self._store.postgres.call(writer.store, entries)
-        except writer.Refused as refusal:
-            if len(entries) == 1:
-                await self._refuse(entries[0], refusal)
-            else:
+        except Unavailable:
+            raise
+        except Exception as error:
+            if len(entries) > 1:
                 middle = len(entries) // 2
                 await self._store_batch(entries[:middle])
                 await self._store_batch(entries[middle:])
+            elif isinstance(error, writer.Refused):
+                await self._refuse(entries[0], error)
+            else:
+                # A defect of ours: the entry stays, and is tried again when it counts as left behind.
+                logger.exception("journal entry {} could not be stored", entries[0][0])
             return
         await self._store.stored(entries)
 

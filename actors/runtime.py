@@ -91,7 +91,7 @@ class Runtime:
         closing.start()
         self._stop_workers(limit_s)
         closing.join()
-        self._loop.run(self._finish())
+        self._loop.run(self._finish(limit_s))
         self._broker.close()
         self._loop.stop()
         logger.info("actors have stopped")
@@ -127,7 +127,7 @@ class Runtime:
             asyncio.create_task(watch(self._store)),
             asyncio.create_task(self._store.calls.listen(self._broker.wake)),
         ]
-        self._jobs = Jobs(self._store, self._process)
+        self._jobs = Jobs(self._store, self._process, self._persister.drain)
         self._jobs.start()
 
     async def _stop_watching(self) -> None:
@@ -154,8 +154,9 @@ class Runtime:
                 self._broker.wake_all()
                 thread.join(timeout=0.05)
 
-    async def _finish(self) -> None:
-        await self._persister.drain()
+    async def _finish(self, limit_s: float) -> None:
+        # Other processes may go on filling the journal, and drain it too.
+        await self._persister.drain(limit_s)
         await self._persister.leave()
         await self._store.close()
 

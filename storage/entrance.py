@@ -1,5 +1,6 @@
 """Where accepted events enter Redis: those of one commit in one trip, each with the call to its fan-out."""
 
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
@@ -12,6 +13,8 @@ from tocsin.storage.calls import Calls
 from tocsin.storage.flights import Flights
 from tocsin.storage.scripts import Scripts, Step
 
+_QUIET_S = 60.0
+
 
 class Entrance:
     """Enters events on one event loop. A trip of its own for each would cost more than the rest of accepting."""
@@ -20,16 +23,17 @@ class Entrance:
         self._scripts = scripts
         self._flights = flights
         self._calls = calls
+        self._said_s = -_QUIET_S
 
     async def enter(self, rows: Sequence[Accepted]) -> None:
         """Enters events that Postgres has. One that Redis does not take now is entered by a job later."""
         try:
             answers = await self._scripts.run_all([step for row in rows for step in self._steps(row)])
         except RedisAway:
-            logger.warning("{} events are stored; they start when Redis is back", len(rows))
+            self._say("events are stored; they start when Redis is back")
             return
         if refused := [answer for answer in answers if isinstance(answer, Exception)]:
-            logger.warning("events are stored and start later, for Redis refuses: {}", type(refused[0]).__name__)
+            self._say(f"events are stored and start later, for Redis refuses: {type(refused[0]).__name__}")
 
     async def enter_alone(self, row: Accepted, fact: dict[str, Any]) -> None:
         """Enters an event that only Redis has, with the fact for Postgres. Raises RedisAway and Overloaded."""
@@ -37,6 +41,13 @@ class Entrance:
         # It lies in `due` by now: a call that fails is made again soon.
         with suppress(Unavailable):
             await self._calls.put("fan_out", "fan_out", str(row.event.id))
+
+    def _say(self, what: str) -> None:
+        """Warns, unless that was done within the last minute (R2)."""
+        now_s = time.monotonic()
+        if now_s - self._said_s >= _QUIET_S:
+            self._said_s = now_s
+            logger.warning(what)
 
     def _steps(self, row: Accepted) -> tuple[Step, Step]:
         return (

@@ -5,12 +5,14 @@ A stream with one consumer group, so that several persisters share it and what a
 
 import asyncio
 import json
+from collections.abc import Callable
 from typing import Any
 
 from redis.exceptions import ResponseError
 
 from tocsin.storage.keys import Keys
 from tocsin.storage.redis import told
+from tocsin.storage.scripts import Scripts
 
 _GROUP = "persisters"
 _TAKE_OVER_AFTER_MS = 10_000
@@ -24,6 +26,7 @@ class Journal:
 
     def __init__(self, client: Any, keys: Keys) -> None:
         self._client = client
+        self._scripts = Scripts(client, keys)
         self._keys = keys
 
     async def append(self, facts: list[dict[str, Any]]) -> None:
@@ -44,11 +47,7 @@ class Journal:
 
     async def done(self, entries: list[str]) -> None:
         """Forgets entries that Postgres has committed, or refused and kept as bad."""
-        with told():
-            async with self._client.pipeline(transaction=True) as pipeline:
-                pipeline.xack(self._keys.facts, _GROUP, *entries)
-                pipeline.xdel(self._keys.facts, *entries)
-                await pipeline.execute()
+        await self._scripts.run("forget", _GROUP, *entries)
 
     async def give_back(self, persister: str) -> None:
         """Lets others take at once what this persister held when Postgres went away, itself included."""
@@ -86,15 +85,16 @@ class Journal:
             first = await self._client.xrange(self._keys.facts, count=1)
         return int(first[0][0].split("-")[0]) if first else None
 
-    async def drained(self, limit_s: float) -> bool:
-        """Waits until what is in the journal now is in Postgres; False when that takes longer than `limit_s`."""
+    async def drained(self, limit_s: float, hopeless: Callable[[], bool] = lambda: False) -> bool:
+        """Waits until what is in the journal now is in Postgres; False when that takes longer than `limit_s`, or is
+        `hopeless`."""
         with told():
             newest = await self._client.xrevrange(self._keys.facts, count=1)
         if not newest:
             return True
         mark = _order(newest[0][0])
         deadline = asyncio.get_running_loop().time() + limit_s
-        while asyncio.get_running_loop().time() < deadline:
+        while not hopeless() and asyncio.get_running_loop().time() < deadline:
             with told():
                 oldest = await self._client.xrange(self._keys.facts, count=1)
             if not oldest or _order(oldest[0][0]) > mark:

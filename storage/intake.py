@@ -5,7 +5,7 @@ its fact, if Redis keeps what it is told; with Redis away it is taken into Postg
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -39,7 +39,10 @@ class Taken:
 class Intake:
     """Takes events on one event loop."""
 
-    def __init__(self, entrance: Entrance, postgres: Postgres, memory: MemoryGuard) -> None:
+    def __init__(
+        self, entrance: Entrance, postgres: Postgres, memory: MemoryGuard, learn: Callable[[], Awaitable[None]]
+    ) -> None:
+        self._learn = learn
         self._entrance = entrance
         self._memory = memory
         self._postgres = postgres
@@ -61,6 +64,9 @@ class Intake:
         return Taken("postgres", stored.replay)
 
     async def _take_into_redis(self, row: Accepted) -> Taken:
+        if not self.redis_is_durable:
+            # It may have been away when it was asked.
+            await self._learn()
         if not self.redis_is_durable:
             raise PostgresAway("Postgres is away and Redis does not keep what it is told (appendonly is off)")
         await self._entrance.enter_alone(row, fact_of(row.event, row.recipients, row.idempotency))

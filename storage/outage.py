@@ -23,6 +23,11 @@ class Outage:
         self._said_s = -_QUIET_S
         self._said = False
 
+    @property
+    def lasts(self) -> bool:
+        """Whether the last call failed."""
+        return self._cause is not None
+
     def check(self) -> None:
         """Raises PostgresAway while Postgres is away and another call has just tried."""
         if self._cause is None:

@@ -58,6 +58,11 @@ class Postgres:
             waiting.cancel()
             raise
 
+    @property
+    def is_away(self) -> bool:
+        """Whether the last call found that Postgres does not serve."""
+        return self._outage.lasts
+
     async def ping(self) -> None:
         """Raises PostgresAway when Postgres does not answer."""
         await self.call_within(2 * self._settings.connect_timeout, _ping)

@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 
 from loguru import logger
 
-from tocsin.domain.errors import PostgresAway, RedisAway
+from tocsin.domain.errors import PostgresAway, RedisAway, Unavailable
 from tocsin.domain.event import Contact, Event, Recipient
 from tocsin.domain.settings import Settings
 from tocsin.storage import queries, users
@@ -67,7 +67,7 @@ class Store:
         self.keys_mirror = KeysMirror(client, keys)
         self.people = People(self.flights, self.profiles, postgres)
         memory = MemoryGuard(client, most=settings.redis.max_memory, share=settings.redis.max_memory_share)
-        self._intake = Intake(Entrance(scripts, self.flights, self.calls), postgres, memory)
+        self._intake = Intake(Entrance(scripts, self.flights, self.calls), postgres, memory, self.learn_durability)
 
     @classmethod
     async def open(cls, settings: Settings, postgres: Postgres) -> "Store":
@@ -120,10 +120,10 @@ class Store:
         try:
             taken = await self._accept(event, recipients, idempotency)
         except BaseException:
-            with suppress(RedisAway):
+            with suppress(Unavailable):
                 await self.repeats.abandon(idempotency)
             raise
-        with suppress(RedisAway):
+        with suppress(Unavailable):
             answer = taken.replay or idempotency.answer or {}
             await self.repeats.finish(idempotency, answer | {"durability": taken.durability})
         return taken
@@ -158,8 +158,8 @@ class Store:
         """Waits until Postgres has what the journal holds now, so that a caller reads what it wrote. Best effort."""
         try:
             await self.nudge_persister()
-            return await self.facts.drained(limit_s)
-        except RedisAway:
+            return await self.facts.drained(limit_s, lambda: self.postgres.is_away)
+        except Unavailable:
             return False
 
     async def record_callback(self, facts: list[dict[str, Any]]) -> None:
@@ -168,11 +168,12 @@ class Store:
         await self.nudge_persister()
 
     async def stored(self, entries: Sequence[Entry]) -> None:
-        """After the commit: forgets the journal's entries, trims the lists, and publishes what was not shown yet."""
-        await self.facts.done([identifier for identifier, _ in entries])
+        """After the commit: trims the lists, forgets the journal's entries, and publishes what was not shown yet. What
+        ends in between is done again, for the entries are forgotten after the lists."""
         listed = list(_listed(entries))
         shown = [(user, note, event, at) for user, note, event, at, published in listed if published]
         await self.lists.trim(shown)
+        await self.facts.done([identifier for identifier, _ in entries])
         await self.lists.publish([(user, note, at) for user, note, _, at, published in listed if not published])
 
     async def nudge_persister(self) -> None:
