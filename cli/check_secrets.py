@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from tocsin.cli.findings import Finding, age_of_secret, warn
-from tocsin.domain.setting_sources import KNOWN_NAMES, PREFIX
+from tocsin.domain.setting_sources import KNOWN_NAMES, PREFIX, names_a_file
 
 _OTHERS_READ: Final = stat.S_IROTH
 _KEPT_BY_SERVE: Final = ("admin_key", "jwt_secret")
@@ -20,7 +20,7 @@ def secret_files(environ: Mapping[str, str], data: Path) -> dict[str, Path]:
     found = {
         name: Path(path)
         for name, path in environ.items()
-        if path and name.endswith("_FILE") and (name.removesuffix("_FILE") in KNOWN_NAMES or name.startswith(PREFIX))
+        if path and names_a_file(name) and (name.removesuffix("_FILE") in KNOWN_NAMES or name.startswith(PREFIX))
     }
     kept = {str(data / name): data / name for name in _KEPT_BY_SERVE}
     return found | {name: path for name, path in kept.items() if path.is_file()}

@@ -9,6 +9,7 @@ import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any, Final
@@ -81,6 +82,21 @@ class Sources:
         return changed
 
 
+def names_a_file(name: str) -> bool:
+    """Whether the variable names a file that holds a value, and is not of a setting whose own name ends so."""
+    return name.endswith("_FILE") and name not in _settings_of_files()
+
+
+@cache
+def _settings_of_files() -> frozenset[str]:
+    ending = (keys for keys in _leaves(_shipped()) if keys[-1].endswith("_file"))
+    return frozenset(PREFIX + "__".join(keys).upper() for keys in ending)
+
+
+def _shipped() -> Tree:
+    return tomllib.loads(resources.files("tocsin").joinpath("settings.toml").read_text("utf-8"))
+
+
 def normal_type(name: str) -> str:
     """The one spelling of an event type: EVENT_APPROVAL and event.approval are the same."""
     lowered = name.lower()
@@ -89,8 +105,7 @@ def normal_type(name: str) -> str:
 
 def read_sources(environ: Mapping[str, str], path: Path | None) -> Sources:
     """Everything that is set. Raises SettingError where something cannot be read or has no place."""
-    shipped = tomllib.loads(resources.files("tocsin").joinpath("settings.toml").read_text("utf-8"))
-    sources = Sources(_with_normal_types(shipped))
+    sources = Sources(_with_normal_types(_shipped()))
     own = path or (Path(environ["TOCSIN_SETTINGS"]) if environ.get("TOCSIN_SETTINGS") else None)
     if own is not None:
         for key, value in _with_normal_types(_read_toml(own)).items():
@@ -134,7 +149,7 @@ def _from_environment(environ: Mapping[str, str], tree: Tree, known: tuple[str, 
             found[name] = tuple(path.split(".")), _plain_seconds(name, value)
     for name in sorted(environ):
         if name.startswith(PREFIX) and not _is_answered_elsewhere(name, environ[name]):
-            base = name.removesuffix("_FILE")
+            base = name.removesuffix("_FILE") if names_a_file(name) else name
             keys = _keys_of(base, tree, known)
             value = _value_of(base, environ)
             assert value is not None  # noqa: S101  # `name` is in environ

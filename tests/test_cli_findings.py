@@ -94,6 +94,7 @@ def a_secret_file(folder: Path, *, days: int, mode: int = 0o600) -> Path:
 
 def test_a_secret_from_a_file_is_as_old_as_the_file(tmp_path: Path) -> None:
     environ = {"SMTP_PASS_FILE": str(a_secret_file(tmp_path, days=100)), "OTHER_FILE": "/nowhere", "HOME": "/root"}
+    environ["TOCSIN_EMAIL__SMTP__CA_FILE"] = "/etc/ssl/cert.pem"
     (finding,) = check_secret_files(environ, tmp_path / "data", NOW_MS)
     assert (finding.level, finding.told) == (Level.WARN, "SMTP_PASS_FILE is 100 days old")
 

@@ -207,6 +207,13 @@ def test_a_secret_comes_from_a_file(tmp_path: Path) -> None:
     assert settings.redis.namespace == "s3cret"
 
 
+def test_a_setting_whose_own_name_ends_so_is_no_file_that_holds_a_value(tmp_path: Path) -> None:
+    assert load({"TOCSIN_EMAIL__SMTP__CA_FILE": "/ca.pem"}).provider_table("email.smtp")["ca_file"] == "/ca.pem"
+    (tmp_path / "where").write_text("/other.pem\n")
+    told = load({"TOCSIN_EMAIL__SMTP__CA_FILE_FILE": str(tmp_path / "where")})
+    assert told.provider_table("email.smtp")["ca_file"] == "/other.pem"
+
+
 def test_a_private_key_may_hold_written_line_ends() -> None:
     settings = load({"FIREBASE_PRIVATE_KEY": PEM.replace("\n", "\\n")})
     assert settings.provider_table("push.fcm")["private_key"] == PEM
