@@ -12,9 +12,13 @@ from typing import Any
 
 import dramatiq
 from dramatiq.brokers.redis import RedisBroker, _RedisConsumer
+from dramatiq.errors import ConnectionClosed
 
+from tocsin.actors.outages import say
+from tocsin.domain.errors import RedisAway, Unavailable
 from tocsin.storage.calls import correlation
 from tocsin.storage.keys import Keys
+from tocsin.storage.redis import told
 
 IDLE_S = 2.0
 """How long a consumer waits for a word before it looks by itself."""
@@ -33,7 +37,15 @@ class WakingConsumer(_RedisConsumer):
     def __next__(self) -> Any:
         bell = self.broker.bell(self.queue_name)
         bell.clear()
-        message = self._next_at_once()
+        message = None
+        try:
+            with told():
+                message = self._next_at_once()
+        except ConnectionClosed:
+            # Dramatiq would say so for every queue, every few seconds.
+            say("the taking of calls", RedisAway("Redis does not answer"))
+        except Unavailable as error:
+            say("the taking of calls", error)
         if message is None:
             bell.wait(IDLE_S)
         return message
