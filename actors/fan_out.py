@@ -7,6 +7,7 @@ from loguru import logger
 from tocsin.actors import queues
 from tocsin.actors.outages import say
 from tocsin.domain.errors import Unavailable
+from tocsin.storage.calls import correlation
 from tocsin.storage.store import Store
 
 
@@ -26,6 +27,7 @@ async def _pages(store: Store, identifier: UUID) -> None:
     event = await store.flights.event(identifier)
     if event is None:
         return
+    correlation.set(event.cid)
     cursor, state = await store.flights.cursor(identifier), "more"
     while state in {"more", "moved"}:
         page = await store.flights.take_page(event, cursor)

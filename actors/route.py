@@ -14,6 +14,7 @@ from tocsin.domain.errors import Unavailable
 from tocsin.domain.event import Contact, Event, Recipient
 from tocsin.domain.plan import PlannedDelivery, plan_for
 from tocsin.domain.preferences import allows
+from tocsin.storage.calls import correlation
 from tocsin.storage.flights import Routing
 from tocsin.storage.store import Store
 
@@ -40,6 +41,7 @@ async def _route(store: Store, identifier: UUID, chunk: int) -> None:
     people = await store.flights.chunk(identifier, chunk)
     if event is None or not people:
         return
+    correlation.set(event.cid)
     contacts = await store.contacts_of(people)
     await store.profiles.keep_inline(identifier, people, store.flights.keep_ms(event))
     routings = [_routing(event, person, contacts.get(person.id)) for person in people]

@@ -1,6 +1,7 @@
 """How a process carries claims to a provider: none holds another, and every outcome ends where it should."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from prometheus_client import CollectorRegistry
 from redis.exceptions import ResponseError
 
 from tests.scenes import an_event, people, routed
+from tocsin.actors.fan_out import fan_out
 from tocsin.actors.metrics import SendCounters
 from tocsin.actors.outcomes import SendRules
 from tocsin.actors.send import Lane
@@ -336,3 +338,12 @@ async def test_what_was_not_sent_because_redis_went_away_as_it_began_is_tried_ag
 
 async def refusing(*claims: Any, **rules: Any) -> Any:
     raise ResponseError("WRONGTYPE Operation against a key")
+
+
+async def test_a_call_that_the_clock_made_goes_on_under_the_events_correlation_id(store: Store) -> None:
+    event = an_event(Step(Channel.SMS, 0), cid="cid-7")
+    await store.flights.accept(event, people("u1"), None)
+    await fan_out(store, str(event.id))
+    client: Any = store._client
+    messages = await client.hvals("tocsin:dramatiq:route.msgs")
+    assert [json.loads(message)["options"]["cid"] for message in messages] == ["cid-7"]
