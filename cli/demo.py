@@ -41,7 +41,7 @@ class Playing:
     final_since_s: float | None = None
 
 
-@click.command()
+@click.command(short_help="Play the main job on a sandbox, and check it.")
 @with_server
 async def demo(server: Server, screen: Screen) -> int | None:
     """Play the main job against `tocsin serve --sandbox` and tell it line by line.

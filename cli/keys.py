@@ -28,7 +28,7 @@ async def create(server: Server, screen: Screen, name: str, role: str) -> None:
     _tell_new(screen, await server.post("/api/keys", {"name": name, "role": role}))
 
 
-@keys.command()
+@keys.command(short_help="Replace a key by a new one, and revoke it.")
 @click.argument("key_id")
 @with_server
 async def rotate(server: Server, screen: Screen, key_id: str) -> None:
@@ -63,7 +63,7 @@ async def list_keys(server: Server, screen: Screen) -> None:
     screen.answer({"data": found})
 
 
-@keys.command()
+@keys.command(short_help="Revoke a key.")
 @click.argument("key_id")
 @with_server
 async def revoke(server: Server, screen: Screen, key_id: str) -> None:

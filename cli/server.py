@@ -17,6 +17,8 @@ _TIMEOUT_S: Final = 15.0
 _TRIES: Final = 3
 _LONGEST_WAIT_S: Final = 5.0
 _LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
+_NAMED: Final = 10
+"""How many people are named in a refusal."""
 
 
 class Refused(click.ClickException):
@@ -154,6 +156,9 @@ def _sentence(status: int, document: Mapping[str, Any]) -> str:
         told[0] = f"{field}: {told[0]}"
     if mend := document.get("mend"):
         told.append(str(mend))
+    if unknown := document.get("unknownIds"):
+        more = ", …" if len(unknown) > _NAMED else ""
+        told.append(f"Not known: {', '.join(map(str, unknown[:_NAMED]))}{more}.")
     if code := document.get("code"):
         told.append(f"({code})")
     return " ".join(told)

@@ -53,6 +53,12 @@ def outbox(api: httpx.Client, notification: str) -> list[dict[str, Any]]:
     return found
 
 
+def test_what_a_command_is_for_is_said_in_one_line() -> None:
+    for group in ((), ("keys",), ("users",)):
+        told = CliRunner().invoke(main, [*group, "--help"]).output
+        assert "..." not in told.partition("Commands:")[2], told
+
+
 def test_a_message_to_an_address_goes_out_by_mail_alone(shell: Shell, api: httpx.Client) -> None:
     sent = shell.answer("send", "--to", "asha@example.org", "--title", "Hello", "--message", "It works")
     (journey,) = sent["journeys"]

@@ -70,6 +70,13 @@ async def test_a_request_carries_the_key_as_a_bearer_token(scripted: Scripted) -
     assert (method, path, headers["authorization"]) == ("GET", "/api/events?limit=1", "Bearer tk_1")
 
 
+async def test_who_is_not_known_is_named_in_what_is_said_of_a_refusal(scripted: Scripted) -> None:
+    scripted.answers = [(422, {"title": "Nobody is left.", "code": "no_recipients", "unknownIds": ["ann", "bob"]})]
+    async with Server(scripted.url, "tk_1") as server:
+        with pytest.raises(Refused, match=r"Not known: ann, bob\. \(no_recipients\)"):
+            await server.post("/api/notifications", {"type": "test"})
+
+
 async def test_a_post_that_met_a_503_is_repeated_under_the_same_idempotency_key(scripted: Scripted) -> None:
     scripted.answers = [(503, {}), (202, {"id": "1"})]
     async with Server(scripted.url, "tk_1") as server:
