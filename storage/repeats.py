@@ -6,6 +6,7 @@ so that it holds when Redis was emptied.
 
 import json
 from typing import Any
+from uuid import uuid4
 
 from tocsin.domain.errors import KeyMismatch, StillRunning
 from tocsin.storage.accepted_rows import Idempotency
@@ -28,10 +29,12 @@ class Repeats:
         """Takes the key for this request; answers what the first request with it was answered. Raises KeyMismatch,
         StillRunning, RedisAway."""
         place = self._keys.idempotency(given.scope, given.key)
+        # When the answer is lost the client sends it again, and must know its own.
+        taken = json.dumps({"hash": given.hash, "by": uuid4().hex})
         with told():
-            mine = await self._client.set(place, json.dumps({"hash": given.hash}), nx=True, ex=_RUNNING_S)
+            mine = await self._client.set(place, taken, nx=True, ex=_RUNNING_S)
             text = None if mine else await self._client.get(place)
-        if text is None:
+        if text in {None, taken}:
             return None
         known = json.loads(text)
         if known["hash"] != given.hash:

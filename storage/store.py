@@ -1,5 +1,6 @@
 """Both stores behind one door, for one event loop: what http/ and actors/ ask for that takes more than one of them."""
 
+from asyncio import CancelledError
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -119,6 +120,9 @@ class Store:
                 return Taken("postgres", earlier)
         try:
             taken = await self._accept(event, recipients, idempotency)
+        except (RedisAway, CancelledError):
+            # Redis may have it all the same: the key stays taken for a while, until Postgres knows.
+            raise
         except BaseException:
             with suppress(Unavailable):
                 await self.repeats.abandon(idempotency)

@@ -1,0 +1,77 @@
+"""Requests that come again with their Idempotency-Key while things go wrong: done once."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import fakeredis
+import pytest
+
+from tests.scenes import an_event, people
+from tocsin.domain.errors import PostgresAway, RedisAway, StillRunning
+from tocsin.domain.settings import load
+from tocsin.storage.accepted import Idempotency
+from tocsin.storage.postgres import Postgres
+from tocsin.storage.store import Store
+
+KEY = Idempotency("sender", "k1", "hash", {"id": "1"})
+
+
+@pytest.fixture
+async def store() -> AsyncIterator[Store]:
+    """A store on a fakeredis that is taken for durable, without Postgres."""
+    settings = load({}).with_values(
+        {"postgres.url": "postgresql://nobody@127.0.0.1:1/nothing", "redis.url": "redis://127.0.0.1:1"}
+    )
+    postgres = Postgres(settings.postgres)
+    made = Store(settings, postgres, fakeredis.FakeAsyncRedis(decode_responses=True))
+    made._intake.redis_is_durable = True
+    yield made
+    await made.close()
+    await postgres.close()
+
+
+async def test_a_request_whose_outcome_nobody_knows_is_not_done_again_at_once(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accept = store.flights.accept
+
+    async def unheard(*given: Any) -> bool:
+        await accept(*given)
+        raise RedisAway("the answer was lost")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store.flights, "accept", unheard)
+        with pytest.raises(RedisAway):
+            await store.accept(an_event(), people("u1"), KEY)
+    with pytest.raises(StillRunning):
+        await store.accept(an_event(), people("u1"), KEY)
+
+
+async def test_a_request_that_did_nothing_may_come_again_at_once(store: Store) -> None:
+    async def learnt_nothing() -> None: ...
+
+    store._intake.redis_is_durable = False
+    store._intake._learn = learnt_nothing
+    with pytest.raises(PostgresAway):
+        await store.accept(an_event(), people("u1"), KEY)
+    store._intake.redis_is_durable = True
+    assert (await store.accept(an_event(), people("u1"), KEY)).replay is None
+    again = await store.accept(an_event(), people("u1"), KEY)
+    assert again.replay == {"id": "1", "durability": "redis"}
+
+
+async def test_a_key_that_was_taken_twice_because_the_answer_was_lost_is_this_requests(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client: Any = store._client
+    take = client.set
+
+    async def sent_again(*given: Any, **rules: Any) -> Any:
+        await take(*given, **rules)
+        return await take(*given, **rules)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(client, "set", sent_again)
+        assert await store.repeats.begin(KEY) is None
+    with pytest.raises(StillRunning):
+        await store.repeats.begin(KEY)
