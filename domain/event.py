@@ -31,7 +31,7 @@ class EventStatus(StrEnum):
 class Recipient(BaseModel):
     """One person an event is for; contact details given inline count for this event only."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
 
     id: str
     email: str | None = None
@@ -50,7 +50,7 @@ class Event(BaseModel):
     """An accepted event with everything resolved: its strategy is the one followed, its steps those of the policy
     version it began with, limited to its channels."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
 
     id: UUID
     type: str
@@ -78,7 +78,7 @@ class Event(BaseModel):
 class Contact(BaseModel):
     """Where a person can be reached, and what they allow. `version` grows with every change of the stored user."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
 
     id: str
     email: str | None = None
