@@ -23,7 +23,8 @@ _MOST_FORGOTTEN = 5_000
 _UNSTARTED_AFTER_MS = 5_000
 _MOST_SWEPT = 200
 _BEHIND_MS = 3_600_000
-"""Far less than the content of an event is kept in Redis after its fan-out."""
+_KNOWN_MS = 23 * 3_600_000
+"""Redis knows an event for a day after its fan-out, at least; that of a younger one is known to have started or not."""
 _PAGE = 1_000
 _LONGEST_CHANGE_MS = 30_000
 """A change is stamped when it begins and seen when it is committed."""
@@ -69,20 +70,24 @@ class Jobs:
     async def _enter_unstarted(self) -> None:
         """Enters stored events that Redis has not: the process that took them died, or Redis was away."""
         async with self._store.lock("enter_unstarted", limit_s=60) as mine:
-            if not mine or await self._behind():
+            if not mine:
                 return
+            behind = await self._behind()
             unstarted = await self._store.postgres.call(
                 queries.unfinished_events, _UNSTARTED_AFTER_MS, _MOST_SWEPT, started=False
             )
             for event, recipients in unstarted:
+                if behind and _now_ms() - event.accepted_ms > _KNOWN_MS:
+                    continue
                 if await self._store.flights.accept(event, recipients, None):
                     await self._store.calls.put(queues.FAN_OUT, "fan_out", str(event.id))
                     logger.info("event {} was stored and not started; it starts now", event.id)
 
     async def _behind(self) -> bool:
-        """Whether Postgres may not have heard that an event started so long ago that Redis has forgotten the event."""
+        """Whether what is in the journal goes back far: Postgres may not have heard that an old event started, and
+        Redis may have forgotten it since."""
         oldest_ms = await self._store.facts.oldest_ms()
-        return oldest_ms is not None and time.time() * 1000 - oldest_ms > _BEHIND_MS
+        return oldest_ms is not None and _now_ms() - oldest_ms > _BEHIND_MS
 
     async def _forget_idempotency_keys(self) -> None:
         await self._store.postgres.call(idempotency.forget_old, _MOST_FORGOTTEN)
@@ -105,6 +110,10 @@ class Jobs:
         if mirrored_ms is None:
             return await self._store.postgres.call(users.all_opt_outs, after, _PAGE)
         return await self._store.postgres.call(users.changed_since, mirrored_ms - _LONGEST_CHANGE_MS, _PAGE, after)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
 
 
 def _quietly(job: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:

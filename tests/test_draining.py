@@ -1,6 +1,7 @@
 """The journal on its way to Postgres: what bad entries, outages and the end of a process do to it."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 from uuid import UUID
@@ -133,8 +134,9 @@ async def test_an_event_whose_start_is_still_in_an_old_journal_is_not_started_ag
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After a day without Postgres the content of an event has left Redis; what became of it waits in the journal."""
-    event = an_event(NOW)
-    await store.postgres.call(store_accepted, [Accepted(event, people("u1"))])
+    two_days_ago = time.time_ns() // 1_000_000 - 2 * 86_400_000
+    event, young = an_event(NOW, accepted_ms=two_days_ago), an_event(NOW, accepted_ms=two_days_ago + 172_000_000)
+    await store.postgres.call(store_accepted, [Accepted(event, people("u1")), Accepted(young, people("u1"))])
     await routed(store.flights, event, "u1")
     await store._client.delete(f"tocsin:event:{event.id}")
 
@@ -146,6 +148,7 @@ async def test_an_event_whose_start_is_still_in_an_old_journal_is_not_started_ag
         patch.setattr(store.facts, "oldest_ms", a_day_ago)
         await jobs._enter_unstarted()
     assert await store.flights.event(event.id) is None
+    assert await store.flights.event(young.id) == young
     await Persister(store, "one").drain()
     await jobs._enter_unstarted()
     assert await store.flights.event(event.id) is None
