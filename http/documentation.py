@@ -29,6 +29,7 @@ b.method { display: inline-block; font: 600 .8rem ui-monospace, monospace; min-w
 table { border-collapse: collapse; width: 100% }
 td { border-top: 1px solid var(--line); padding: .4rem .6rem .4rem 0; text-align: left; vertical-align: top }
 small { opacity: .7 }
+@media (max-width: 40rem) { code { overflow-wrap: anywhere } table, tbody, tr, td { display: block } }
 """
 _POLICY: Final = (
     "default-src 'none'; style-src 'sha256-"

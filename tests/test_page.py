@@ -17,6 +17,11 @@ pytestmark = [pytest.mark.servers, pytest.mark.processes]
 
 HOSTILE = '<img src=x onerror="document.title=1"><script>document.title=1</script>'
 
+TOO_WIDE = """[...document.querySelectorAll('body *')]
+  .filter(each => each.getBoundingClientRect().right > document.documentElement.clientWidth
+    || each.matches('.when') && each.scrollWidth > each.clientWidth)
+  .map(each => each.outerHTML.slice(0, 90))"""
+
 
 @pytest.fixture(scope="module")
 def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
@@ -277,3 +282,18 @@ def test_while_the_server_does_not_answer_what_was_shown_stays_and_it_is_said(pa
     assert "Stays" in page.text("main")
     page.command("Network.emulateNetworkConditions", offline=False, **as_fast_as_it_can)
     page.wait("document.getElementById('live').innerText === 'Live'")
+
+
+def test_nothing_is_wider_than_a_telephone(page: Browser, api: httpx.Client) -> None:
+    note = posted(api)["notifications"][0]["id"]
+    page.command("Emulation.setDeviceMetricsOverride", width=360, height=740, deviceScaleFactor=1, mobile=False)
+    try:
+        show(page, f"#/notifications/{note}")
+        page.wait("document.querySelectorAll('.timeline li').length > 3")
+        assert page.run(TOO_WIDE) == []
+        page.open(f"{page.run('location.origin')}/docs")
+        page.wait("document.readyState === 'complete' && document.querySelector('details')")
+        page.run("document.querySelectorAll('details').forEach(each => each.open = true)")
+        assert page.run(TOO_WIDE) == []
+    finally:
+        page.command("Emulation.clearDeviceMetricsOverride")
