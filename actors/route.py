@@ -18,9 +18,6 @@ from tocsin.storage.calls import correlation
 from tocsin.storage.flights import Routing
 from tocsin.storage.store import Store
 
-_MISSING_DATA_DELAY = None
-"""A chunk whose people are not known yet waits without counting as failed."""
-
 
 async def route(store: Store, event_id: str, chunk: int) -> None:
     """Routes a chunk once, however often it is called."""
@@ -80,7 +77,8 @@ def _routing(event: Event, person: Recipient, contact: Contact | None) -> Routin
 
 
 async def _wait(store: Store, entry: str, event: UUID) -> None:
+    """A chunk whose people are not known yet waits without counting as failed."""
     try:
-        await store.flights.back_off(entry, event, error=_MISSING_DATA_DELAY)
+        await store.flights.back_off(entry, event, error=None)
     except Unavailable as error:
         say("routing", error)
