@@ -78,6 +78,11 @@ class Reason(StrEnum):
     TIMEOUT = "timeout"
     CONNECTION_LOST = "connection_lost"
     LEASE_LOST = "lease_lost"
+    REDIS_LOST = "redis_lost"
+    NOT_FOUND = "not_found"
+    SETTLED = "settled"
+    REPLAYED = "replayed"
+    MISSING = "missing"
     UNDELIVERED = "undelivered"
     READ = "read"
     CANCELLED = "cancelled"
@@ -86,8 +91,9 @@ class Reason(StrEnum):
 
 Fact = dict[str, Any]
 """What is known of one status of one attempt: `at` (ms) and any of reason, provider, provider_id, word (the provider's
-own), code, message, due (ms), price, segments, attempts (how many are allowed), address, cid. Times and counts are
-integers, the others text; what is not known is left out."""
+own), code, message, due (ms), price, segments, attempts (how many are allowed), address, cid; for what a person or a
+look-up settled, by (who), method and confidence (T7), difference (ms). Times and counts are integers, the others text;
+what is not known is left out."""
 
 History = dict[str, Fact]
 

@@ -20,5 +20,6 @@ class RetryRule:
         return int(max(spread, (asked_s or 0) * 1000))
 
     def allows(self, attempt: int) -> bool:
-        """Whether another attempt may follow number `attempt`."""
-        return attempt < self.attempts
+        """Whether another attempt may follow number `attempt`. Numbers go on when a dead letter is replayed, which
+        gives it as many attempts again: after three come 4, 5 and 6."""
+        return attempt % self.attempts != 0

@@ -19,6 +19,8 @@ _READ_MARKER_MS: Final = 3_600_000
 # call lost with its process is made again soon.
 _GUARD_MS: Final = 5_000
 _MOST_OPEN_CHUNKS: Final = 20
+# As merge.lua has them.
+_LETTERS: Final = {Status.SCHEDULED: "W", Status.QUEUED: "Q", Status.RETRYING: "R", Status.SENDING: "G"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,30 @@ class Ending:
     detail: Fact
     retry_in_ms: int | None = None
     retry_reason: Reason | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OpenStep:
+    """A delivery that is not final, as Postgres has it. `status` is SCHEDULED, QUEUED, RETRYING or SENDING; `time_ms`
+    when it starts, or for SENDING when its lease ends."""
+
+    number: int
+    channel: Channel
+    status: Status
+    attempt: int
+    time_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class OpenFlight:
+    """A notification with the deliveries of it that are not final; `read_ms` 0 while it is unread."""
+
+    notification: UUID
+    user: str
+    event: UUID
+    critical: bool
+    read_ms: int
+    steps: Sequence[OpenStep]
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +222,18 @@ class Flights:
         """Marks an event withdrawn and cancels what waits of the given notifications (at most 100)."""
         told_once = json.dumps(fact, separators=(",", ":")) if fact else ""
         return int(await self._scripts.run("withdraw", event, self.longest_ms, told_once, *notifications))
+
+    async def restore(self, flights: Sequence[OpenFlight]) -> list[str]:
+        """Puts back into motion what Redis does not have; at most 100 notifications. Answers for each step "restored",
+        "there", or "cancelled". The caller knows that the journal holds nothing newer of them: what has ended since
+        would start again."""
+        arguments: list[object] = []
+        for flight in flights:
+            critical = "1" if flight.critical else "0"
+            arguments += [flight.notification, flight.user, flight.event, critical, flight.read_ms, len(flight.steps)]
+            for step in flight.steps:
+                arguments += [step.number, step.channel, _LETTERS[step.status], step.attempt, step.time_ms]
+        return [str(text) for text in await self._scripts.run("restore", *arguments)]
 
     async def back_off(self, entry: str, event: UUID, *, error: str | None) -> bool:
         """Lets an event or chunk wait: for the next try when `error` is None, else longer each time; False when it was

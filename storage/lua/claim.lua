@@ -45,13 +45,14 @@ end
 
 -- A lease that ran out while the provider was called: nobody knows. The step goes on as another attempt or ends.
 local function lose(flight, step)
-  tell_move(flight.id, step, step.attempt, 'UNCERTAIN', because('lease_lost'))
-  if not resend or step.attempt >= attempts then
+  local reason = step.token == LOST and 'redis_lost' or 'lease_lost'
+  tell_move(flight.id, step, step.attempt, 'UNCERTAIN', because(reason))
+  if not resend or step.attempt % attempts == 0 then
     end_step(flight, step)
     return false
   end
   step.attempt, step.status, step.time = step.attempt + 1, 'R', now
-  tell_move(flight.id, step, step.attempt, 'RETRYING', because_until('lease_lost', now))
+  tell_move(flight.id, step, step.attempt, 'RETRYING', because_until(reason, now))
   return true
 end
 

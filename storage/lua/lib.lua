@@ -47,6 +47,9 @@ local function member(flight, step)
   return flight.id .. ':' .. int(step.number)
 end
 
+-- The token of a claim whose holder is not known any more (restore.lua).
+local LOST = 'lost'
+
 local function find_step(flight, number)
   for position, step in ipairs(flight.steps) do
     if step.number == number then

@@ -12,7 +12,8 @@ for position = 2, #ARGV, 9 do
   local flight = load_flight(id)
   local step = flight and find_step(flight, told.number)
   local again = '0'
-  if step and step.token == token and step.attempt == attempt and is_final(join(status_of(step), closing)) then
+  local mine = step and (step.token == token or step.token == LOST) and step.attempt == attempt
+  if mine and is_final(join(status_of(step), closing)) then
     local delay = tonumber(ARGV[position + 7])
     if delay and flight.read == 0 and not is_cancelled(flight.event) then
       step.attempt, step.status, step.time, step.token = attempt + 1, 'R', now + delay, ''

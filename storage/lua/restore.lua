@@ -1,0 +1,53 @@
+-- Puts back into motion what Postgres says is open and Redis does not have, or has at an earlier attempt: after a loss
+-- (design §7), for a replay, or when reconciliation finds it missing. What is there stays as it is, but is entered in
+-- the index anew, should it have fallen out of it.
+-- ARGV: namespace, then for each notification: id, user, event, critical, read_ms, number of steps, and for each step:
+--       number, channel, letter (W, Q, R or G), attempt, time_ms.
+-- G, a provider call that was under way, is nobody's claim any more: record.lua takes its outcome from whoever knows it,
+-- and its time, the lease's end, makes it uncertain (claim.lua).
+-- Answers for each step 'restored', 'there', or 'cancelled' when it was read or withdrawn meanwhile.
+
+local answers = {}
+
+local function put(flight, step)
+  local known, position = find_step(flight, step.number)
+  if known and known.attempt >= step.attempt then
+    return 'there'
+  end
+  if known then
+    table.remove(flight.steps, position)
+  end
+  if step.status ~= 'G' and (flight.read > 0 or is_cancelled(flight.event)) then
+    tell_move(flight.id, step, step.attempt, 'CANCELLED', because(flight.read > 0 and 'read' or 'cancelled'))
+    return 'cancelled'
+  end
+  table.insert(flight.steps, step)
+  return 'restored'
+end
+
+local position = 2
+while position <= #ARGV do
+  local id, user, event = ARGV[position], ARGV[position + 1], ARGV[position + 2]
+  local critical, read, count = ARGV[position + 3] == '1', tonumber(ARGV[position + 4]), tonumber(ARGV[position + 5])
+  position = position + 6
+  local flight = load_flight(id) or { id = id, user = user, event = event, critical = critical, read = 0, steps = {} }
+  if flight.read == 0 then
+    flight.read = tonumber(read_mark(id) or read)
+  end
+  for _ = 1, count do
+    table.insert(answers, put(flight, {
+      number = tonumber(ARGV[position]), channel = ARGV[position + 1], status = ARGV[position + 2],
+      attempt = tonumber(ARGV[position + 3]), time = tonumber(ARGV[position + 4]),
+      token = ARGV[position + 2] == 'G' and LOST or '',
+    }))
+    position = position + 5
+  end
+  for _, step in ipairs(flight.steps) do
+    if step.status ~= 'W' then
+      wait_in_channel(flight, step)
+    end
+  end
+  save_flight(flight)
+end
+append_facts()
+return answers
