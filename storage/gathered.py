@@ -11,7 +11,10 @@ from tocsin.domain.event import Event, EventStatus, Recipient
 from tocsin.storage.accepted_rows import Accepted, Idempotency
 from tocsin.storage.database import Refused
 
-_TEXTS: Final = tuple("reason provider provider_id word code message price address cid by method confidence".split())
+_TEXTS: Final = (
+    *("reason", "provider", "provider_id", "word", "code", "message", "price", "address", "cid"),
+    *("by", "method", "confidence"),
+)
 _is_uuid: Final = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}").fullmatch
 _CHANNELS: Final = {str(channel): channel for channel in Channel}
 _NUMBERS: Final = ("due", "segments", "attempts", "difference")
