@@ -3,6 +3,7 @@
 No field has a default here: settings.toml has them all. Durations are milliseconds, sizes bytes, and "not set" is None.
 """
 
+import base64
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ QUEUE_THREADS: Final = ("fan_out", "route", "push", "sms", "email", "persist")
 
 _JWT_SECRET_BYTES: Final = 32
 _ADMIN_KEY_CHARACTERS: Final = 16
+_WEBHOOK_SECRET_BYTES: Final = 24
 
 
 def _none_if_empty(value: Any) -> Any:
@@ -195,6 +197,24 @@ class SmsSettings(_ChannelSection):
 
     max_segments: int = Field(ge=1, le=10)
     emoji: Annotated[dict[Priority, str], AfterValidator(lambda given: {k: v for k, v in given.items() if v})]
+
+
+def _is_webhook_secret(value: str | None) -> str | None:
+    """Standard Webhooks' form. Raises ValueError."""
+    try:
+        if value is None or len(base64.b64decode(value.removeprefix("whsec_"), validate=True)) >= _WEBHOOK_SECRET_BYTES:
+            return value
+    except ValueError:
+        pass
+    raise ValueError(f'write "whsec_" and at least {_WEBHOOK_SECRET_BYTES} random bytes in base64') from None
+
+
+class AlertSettings(Section):
+    """Who is told when something is wrong."""
+
+    webhook_url: _WebUrl
+    webhook_secret: Annotated[_Secret, AfterValidator(_is_webhook_secret)]
+    every: DurationMs
 
 
 class LimitSettings(Section):

@@ -12,6 +12,7 @@ from tocsin.domain.plan import Policy, Step
 from tocsin.domain.setting_sections import (
     QUEUE_THREADS,
     ActorSettings,
+    AlertSettings,
     AsJson,
     AuthSettings,
     CacheSettings,
@@ -54,6 +55,7 @@ class Settings(Section):
     email: EmailSettings
     push: PushSettings
     sms: SmsSettings
+    alerts: AlertSettings
     limits: LimitSettings
     log: LogSettings
     metrics: MetricsSettings
@@ -135,3 +137,5 @@ def _check_together(settings: Settings) -> None:
             raise SettingError(f"actors.threads.{name}: there is no such queue; there are {', '.join(QUEUE_THREADS)}")
     if settings.retry.cap < settings.retry.base:
         raise SettingError("retry.cap: it is shorter than retry.base; make it as long at least")
+    if settings.alerts.webhook_url and not settings.alerts.webhook_secret:
+        raise SettingError("alerts.webhook_secret: it is not set, and alerts are not sent unsigned; set it")

@@ -50,3 +50,6 @@ class Keys:
 
     def lock(self, name: str) -> str:
         return f"{self.namespace}:lock:{name}"
+
+    def once(self, name: str) -> str:
+        return f"{self.namespace}:once:{name}"

@@ -215,6 +215,11 @@ class Store:
                     if await self._client.get(self._keys.lock(name)) == token:
                         await self._client.delete(self._keys.lock(name))
 
+    async def once(self, name: str, every_ms: int) -> bool:
+        """Whether nobody was told so of `name` in the last `every_ms`. Raises RedisAway."""
+        with told():
+            return bool(await self._client.set(self._keys.once(name), "1", nx=True, px=every_ms))
+
     async def _read(self, user: str, notifications: Sequence[UUID]) -> list[Read]:
         answers = await self.flights.read(user, [(identifier, False) for identifier in notifications])
         unseen = [note for note, answer in zip(notifications, answers, strict=True) if answer.state == "unseen"]
