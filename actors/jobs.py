@@ -19,6 +19,7 @@ from tocsin.storage.store import Store
 
 _SWEEP_S = 5
 _FORGET_S = 600
+_TIDY_S = 60
 _MOST_FORGOTTEN = 5_000
 _UNSTARTED_AFTER_MS = 5_000
 _MOST_SWEPT = 200
@@ -48,6 +49,7 @@ class Jobs:
             (self._enter_unstarted, _SWEEP_S),
             (self._mirror_people, _SWEEP_S),
             (self._forget_idempotency_keys, _FORGET_S),
+            (self._tidy_journal, _TIDY_S),
         ):
             self._scheduler.add_job(_quietly(job), "interval", seconds=every_s, next_run_time=datetime.now(UTC))
         self._scheduler.start()
@@ -63,6 +65,9 @@ class Jobs:
         except Overloaded:
             # At its limit Redis takes no call, and has no other way back from it than this.
             await self._drain()
+
+    async def _tidy_journal(self) -> None:
+        await self._store.facts.tidy()
 
     async def _say_alive(self) -> None:
         await self._store.alive(self._process)

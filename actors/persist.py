@@ -1,7 +1,8 @@
 """persist(): drains the journal to Postgres in batches, idempotently (design §5.6, F6).
 
-Nothing leaves Redis before Postgres has committed it. A batch that Postgres refuses as data is halved until the one bad
-entry is alone; that one is kept as bad and said aloud, the others go on.
+Nothing leaves Redis before Postgres has committed it. A batch that Postgres refuses as data, that meets a defect of ours
+or takes too long is halved until the one entry is alone: what cannot be stored is kept as bad and said aloud, what is slow
+waits, and the others go on.
 """
 
 import math
@@ -13,10 +14,16 @@ from loguru import logger
 from tocsin.actors.outages import say
 from tocsin.domain.errors import PostgresAway, Unavailable
 from tocsin.storage import persist as writer
+from tocsin.storage.database import TooSlow
 from tocsin.storage.facts import Entry
 from tocsin.storage.store import Store
 
 _MOST_ENTRIES = 64
+_MOST_FAILURES = 5
+_MOST_SLOW = 2
+"""So many entries of a batch that each take too long alone: it is not they, and the rest of the batch waits too."""
+_PATIENCE_MS = 1_000
+"""How long half a batch waits for a row that another holds: a persister that is frozen in its transaction, perhaps."""
 
 
 class Persister:
@@ -43,31 +50,54 @@ class Persister:
     async def _drain(self, until_s: float) -> None:
         try:
             while time.monotonic() < until_s and (entries := await self._store.facts.take(self._name, _MOST_ENTRIES)):
-                await self._store_batch(entries)
+                await self._store_batch(entries, [])
+        except TooSlow as error:
+            # What is left counts as left behind after a while; until then new entries come first.
+            say("what Postgres has to learn", error)
         except PostgresAway as error:
             say("what Postgres has to learn", error)
             await self._store.facts.give_back(self._name)
 
-    async def _store_batch(self, entries: Sequence[Entry]) -> None:
+    async def _store_batch(self, entries: Sequence[Entry], slow: list[str], *, patience_ms: int | None = None) -> None:
+        """`slow` gathers the entries that stay behind because they took too long. Raises Unavailable."""
         try:
-            await self._store.postgres.call(writer.store, entries)
+            await self._store.postgres.call(writer.store, entries, patience_ms=patience_ms)
+            await self._store.stored(entries)
+        except TooSlow:
+            if len(entries) > 1:
+                await self._halve(entries, slow)
+                return
+            slow.append(entries[0][0])
+            if len(slow) >= _MOST_SLOW:
+                raise
+            logger.warning("journal entry {} takes too long to store; it is tried again", entries[0][0])
         except Unavailable:
             raise
         except Exception as error:
             if len(entries) > 1:
-                middle = len(entries) // 2
-                await self._store_batch(entries[:middle])
-                await self._store_batch(entries[middle:])
-            elif isinstance(error, writer.Refused):
-                await self._refuse(entries[0], error)
+                await self._halve(entries, slow)
             else:
-                # A defect of ours: the entry stays, and is tried again when it counts as left behind.
-                logger.exception("journal entry {} could not be stored", entries[0][0])
-            return
-        await self._store.stored(entries)
+                await self._fail(entries[0], error)
 
-    async def _refuse(self, entry: Entry, refusal: writer.Refused) -> None:
+    async def _halve(self, entries: Sequence[Entry], slow: list[str]) -> None:
+        middle = len(entries) // 2
+        for half in (entries[:middle], entries[middle:]):
+            await self._store_batch(half, slow, patience_ms=_PATIENCE_MS)
+
+    async def _fail(self, entry: Entry, error: Exception) -> None:
+        """One that Postgres refuses is kept as bad. A defect of ours may be a matter of the moment: the entry stays and
+        is tried again when it counts as left behind, but not for ever, for others wait for the journal to be drained."""
+        identifier, _ = entry
+        if isinstance(error, writer.Refused):
+            await self._keep_as_bad(entry, str(error))
+        elif await self._store.facts.failed(identifier) >= _MOST_FAILURES:
+            logger.opt(exception=error).error("journal entry {} could not be stored", identifier)
+            await self._keep_as_bad(entry, f"it could not be stored ({type(error).__name__})")
+        else:
+            logger.opt(exception=error).error("journal entry {} could not be stored; it is tried again", identifier)
+
+    async def _keep_as_bad(self, entry: Entry, why: str) -> None:
         identifier, facts = entry
-        await self._store.postgres.call(writer.refuse, identifier, facts, str(refusal))
+        await self._store.postgres.call(writer.refuse, identifier, facts, why)
         await self._store.facts.done([identifier])
-        logger.error("Postgres refused the facts of journal entry {} as data; they are kept in bad_facts", identifier)
+        logger.error("the facts of journal entry {} are kept in bad_facts: {}", identifier, why)

@@ -5,17 +5,22 @@ A stream with one consumer group, so that several persisters share it and what a
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from redis.exceptions import ResponseError
 
+from tocsin.domain.errors import Overloaded
 from tocsin.storage.keys import Keys
 from tocsin.storage.redis import told
 from tocsin.storage.scripts import Scripts
 
 _GROUP = "persisters"
 _TAKE_OVER_AFTER_MS = 10_000
+_GONE_AFTER_MS = 3_600_000
+"""A persister that held nothing and took nothing for so long is taken off the group's list."""
+_FAILURES_KEPT_MS = 86_400_000
+_LOOK_S, _LONGEST_LOOK_S = 0.01, 0.05
 
 Entry = tuple[str, list[dict[str, Any]]]
 """An entry's id in the stream and its facts, which are applied together or not at all."""
@@ -61,18 +66,24 @@ class Journal:
                     self._keys.facts, _GROUP, persister, min_idle_time=0, message_ids=ids, idle=_TAKE_OVER_AFTER_MS
                 )
 
+    async def failed(self, entry: str) -> int:
+        """Counts that an entry met a defect of ours, and answers how often it has; 0 where Redis cannot count now."""
+        try:
+            with told():
+                failures = int(await self._client.hincrby(self._keys.failed_facts, entry, 1))
+                await self._client.pexpire(self._keys.failed_facts, _FAILURES_KEPT_MS)
+        except Overloaded:
+            return 0
+        return failures
+
     async def leave(self, persister: str) -> None:
         """Takes a persister that holds nothing off the group's list."""
-        with told():
-            try:
-                summary = await self._client.xpending_range(
-                    self._keys.facts, _GROUP, min="-", max="+", count=1, consumername=persister
-                )
-                if not summary:
-                    await self._client.xgroup_delconsumer(self._keys.facts, _GROUP, persister)
-            except ResponseError as error:
-                if not str(error).startswith("NOGROUP"):
-                    raise
+        await self._scripts.run("tidy", _GROUP, 0, persister)
+
+    async def tidy(self, gone_after_ms: int = _GONE_AFTER_MS) -> None:
+        """Takes persisters that were killed off the group's list, once others have taken over what they held; and lets
+        entries be taken anew that the group counts as delivered though nobody holds them."""
+        await self._scripts.run("tidy", _GROUP, gone_after_ms, "")
 
     async def length(self) -> int:
         """How many entries wait."""
@@ -81,35 +92,32 @@ class Journal:
 
     async def oldest_ms(self) -> int | None:
         """When the oldest waiting entry was made; None when none waits."""
-        with told():
-            first = await self._client.xrange(self._keys.facts, count=1)
-        return int(first[0][0].split("-")[0]) if first else None
+        ends = await self._scripts.run("ends")
+        return _order(ends[0])[0] if ends else None
 
     async def drained(self, limit_s: float, hopeless: Callable[[], bool] = lambda: False) -> bool:
-        """Waits until what is in the journal now is in Postgres; False when that takes longer than `limit_s`, or is
-        `hopeless`."""
-        with told():
-            newest = await self._client.xrevrange(self._keys.facts, count=1)
-        if not newest:
-            return True
-        mark = _order(newest[0][0])
-        deadline = asyncio.get_running_loop().time() + limit_s
-        while not hopeless() and asyncio.get_running_loop().time() < deadline:
-            with told():
-                oldest = await self._client.xrange(self._keys.facts, count=1)
-            if not oldest or _order(oldest[0][0]) > mark:
-                return True
-            await asyncio.sleep(0.01)
-        return False
+        """Waits until what is in the journal now is in Postgres, or lies in bad_facts; False when that takes longer
+        than `limit_s`, or is `hopeless`."""
+        ends = await self._scripts.run("ends")
+        mark = _order(ends[1]) if ends else (0, 0)
+        deadline, pause_s = asyncio.get_running_loop().time() + limit_s, _LOOK_S
+        while ends and _order(ends[0]) <= mark:
+            if hopeless() or asyncio.get_running_loop().time() >= deadline:
+                return False
+            await asyncio.sleep(pause_s)
+            pause_s = min(_LONGEST_LOOK_S, pause_s * 1.2)
+            ends = await self._scripts.run("ends")
+        return True
 
     async def _take(self, persister: str, most: int) -> list[Entry]:
-        _, entries, *_ = await self._client.xautoclaim(
+        _, left, *_ = await self._client.xautoclaim(
             self._keys.facts, _GROUP, persister, min_idle_time=_TAKE_OVER_AFTER_MS, count=most
         )
-        if not entries:
-            answer = await self._client.xreadgroup(_GROUP, persister, {self._keys.facts: ">"}, count=most)
-            entries = _entries_of(answer)
-        return [(identifier, json.loads(fields["d"])) for identifier, fields in entries if fields]
+        # Redis 6.2 goes on naming entries that somebody deleted by hand, without their fields.
+        if entries := _read_of(left):
+            return entries
+        answer = await self._client.xreadgroup(_GROUP, persister, {self._keys.facts: ">"}, count=most)
+        return _read_of(_entries_of(answer))
 
     async def _make_group(self) -> None:
         try:
@@ -117,6 +125,20 @@ class Journal:
         except ResponseError as error:
             if not str(error).startswith("BUSYGROUP"):
                 raise
+
+
+def _read_of(entries: Sequence[tuple[str, dict[str, str]]]) -> list[Entry]:
+    return [(identifier, _facts_of(fields)) for identifier, fields in entries if fields]
+
+
+def _facts_of(fields: dict[str, str]) -> list[dict[str, Any]]:
+    """The facts of an entry. One that cannot be read becomes a fact that Postgres refuses, so that it is kept as bad and
+    holds no other back."""
+    try:
+        facts: list[dict[str, Any]] = json.loads(fields["d"])
+    except (KeyError, ValueError):
+        return [{"f": "unreadable", "fields": fields}]
+    return facts
 
 
 def _entries_of(answer: Any) -> list[Any]:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from redis.exceptions import ResponseError
+
 from tocsin.storage.keys import Keys
 from tocsin.storage.redis import told
 from tocsin.storage.scripts import MOST_ITEMS, Scripts
@@ -39,13 +41,22 @@ class InboxLists:
     async def entries(self, user: str) -> list[Listed]:
         """The cached entries of a user, newest first, with what is known of their reading."""
         with told():
-            texts = await self._client.lrange(self._keys.inbox(user), 0, _MOST_CACHED - 1)
+            texts = await self._texts(user)
             found = [json.loads(text) for text in texts]
             marks = await self._client.mget([self._keys.read(each["id"]) for each in found]) if found else []
         return [
             Listed(UUID(each["id"]), UUID(each["event"]), each["listedAt"], int(mark.split(":")[0]) if mark else None)
             for each, mark in zip(found, marks, strict=True)
         ]
+
+    async def _texts(self, user: str) -> list[str]:
+        try:
+            texts: list[str] = await self._client.lrange(self._keys.inbox(user), 0, _MOST_CACHED - 1)
+        except ResponseError as error:
+            if not str(error).startswith("WRONGTYPE"):
+                raise
+            return []  # somebody else's: the lists' names are shared (lua/lib.lua `on_list`)
+        return texts
 
     async def contents(self, events: Sequence[UUID]) -> dict[UUID, str]:
         """The content of events, as JSON, where Redis has it."""

@@ -10,6 +10,7 @@ class Keys:
         self.namespace = namespace
         self.inbox_prefix = inbox_prefix
         self.facts = f"{namespace}:facts"
+        self.failed_facts = f"{namespace}:facts:failed"
         self.due = f"{namespace}:due"
         self.opt_outs = f"{namespace}:optouts"
         self.people_mirrored = f"{namespace}:people_mirrored"

@@ -6,7 +6,7 @@ other instead of blocking each other. Called by actors/persist.py.
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from psycopg2.extras import execute_values
 
@@ -20,16 +20,20 @@ from tocsin.storage.transactions import in_transaction
 
 __all__ = ["Refused", "refuse", "store"]
 
+_HAS_TRANSACTION_TIMEOUT: Final = 170_000
+_LONGEST_MS: Final = 60_000
+
 Entry = tuple[str, Sequence[Mapping[str, Any]]]
 
 
-def store(entries: Sequence[Entry]) -> None:
+def store(entries: Sequence[Entry], *, patience_ms: int | None = None) -> None:
     """Stores the facts of `entries`, all or none. Raises Refused where Postgres will never take them: one bad entry is
-    enough, so the caller halves the batch."""
+    enough, so the caller halves the batch. `patience_ms`: how long it waits for a row that another holds, where that is
+    not as long as everybody waits."""
     rows = gather(entries)
     try:
         with judging():
-            in_transaction(lambda: _write(rows))
+            in_transaction(lambda: _write(rows, patience_ms))
     except ValueError as error:
         # psycopg2 itself refuses what no text of Postgres can hold.
         raise Refused("a fact holds a character that cannot be stored") from error
@@ -45,8 +49,9 @@ def refuse(entry_id: str, facts: Sequence[Mapping[str, Any]], why: str) -> None:
         )
 
 
-def _write(rows: Gathered) -> None:
+def _write(rows: Gathered, patience_ms: int | None) -> None:
     with cursor() as query:
+        _limit(query, patience_ms)
         if rows.accepted:
             _write_accepted(query, rows)
         if rows.events:
@@ -63,6 +68,17 @@ def _write(rows: Gathered) -> None:
         if rows.callbacks:
             values = [_callback_values(rows.callbacks[place]) for place in sorted(rows.callbacks)]
             execute_values(query, merging.CALLBACKS, values, template=merging.CALLBACK_VALUES)
+
+
+def _limit(query: Any, patience_ms: int | None) -> None:
+    """Bounds this transaction. One whose process is frozen while Postgres waits for its rows is not idle in the eyes of
+    Postgres, and only its newer versions have a limit for that."""
+    limits = {"lock_timeout": patience_ms}
+    if query.connection.server_version >= _HAS_TRANSACTION_TIMEOUT:
+        limits["transaction_timeout"] = _LONGEST_MS
+    for name, limit_ms in limits.items():
+        if limit_ms is not None:
+            query.execute("select set_config(%s, %s, true)", (name, str(limit_ms)))
 
 
 def _write_accepted(query: Any, rows: Gathered) -> None:

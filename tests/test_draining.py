@@ -2,14 +2,17 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import closing
 from typing import Any
 from uuid import UUID
 
+import psycopg2
 import pytest
 from loguru import logger
 
 from tests.scenes import an_event, people, routed
+from tests.stored import ask
 from tocsin.actors.jobs import Jobs
 from tocsin.actors.persist import Persister
 from tocsin.domain.delivery import Channel
@@ -26,11 +29,12 @@ from tocsin.storage.store import Store
 pytestmark = pytest.mark.servers
 
 NOW = Step(Channel.IN_APP, 0)
+LATER = Step(Channel.SMS, 3_600_000)
 NOWHERE = "postgresql://nobody@127.0.0.1:1/nothing"
 
 
-async def opened(redis_url: str, postgres_url: str) -> AsyncIterator[Store]:
-    settings = load({}).with_values({"postgres.url": postgres_url, "redis.url": redis_url})
+async def opened(redis_url: str, postgres_url: str, more: Mapping[str, Any] | None = None) -> AsyncIterator[Store]:
+    settings = load({}).with_values({"postgres.url": postgres_url, "redis.url": redis_url, **(more or {})})
     postgres = Postgres(settings.postgres)
     made = await Store.open(settings, postgres)
     yield made
@@ -59,10 +63,10 @@ async def test_an_entry_that_meets_a_defect_holds_no_other_back(store: Store, mo
     routings = [(await routed(store.flights, event, f"u{n}"))[0] for n, event in enumerate(events)]
     write = writer.store
 
-    def defective(entries: Sequence[Entry]) -> None:
+    def defective(entries: Sequence[Entry], **how: Any) -> None:
         if str(routings[2].id) in str(entries):
             raise AssertionError("a defect")
-        write(entries)
+        write(entries, **how)
 
     monkeypatch.setattr(writer, "store", defective)
     await Persister(store, "one").drain()
@@ -173,3 +177,143 @@ async def test_a_redis_that_came_later_may_keep_events_alone(without_postgres: S
     await store._client.config_set("appendonly", "yes")
     taken = await store.accept(an_event(NOW), people("u1"), None)
     assert taken.durability == "redis"
+
+
+async def bad_facts(store: Store) -> list[tuple[str, str]]:
+    """(facts, why) of what is kept as bad."""
+
+    def look() -> list[tuple[str, str]]:
+        return [(kept.tobytes().decode(), why) for kept, why in ask("select facts, why from bad_facts order by 1")]
+
+    return await store.postgres.call(look)
+
+
+async def held_by(store: Store, persister: str) -> int:
+    client: Any = store._client
+    return len(await client.xpending_range("tocsin:facts", "persisters", "-", "+", 100, consumername=persister))
+
+
+async def names(store: Store) -> set[str]:
+    client: Any = store._client
+    return {str(each["name"]) for each in await client.xinfo_consumers("tocsin:facts", "persisters")}
+
+
+async def test_an_entry_that_cannot_be_read_is_kept_as_bad_and_holds_no_other_back(store: Store) -> None:
+    client: Any = store._client
+    for fields in ({"d": '[{"f":'}, {"d": "7"}, {"x": "y"}):
+        await client.xadd("tocsin:facts", fields)
+    (made,) = await routed(store.flights, an_event(NOW), "u1")
+    await Persister(store, "one").drain()
+    assert await read_times(store, "u1", [made.id])
+    assert await store.facts.length() == 0
+    assert len(await bad_facts(store)) == 3
+
+
+async def test_an_entry_that_meets_a_defect_each_time_is_kept_as_bad_in_the_end(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def defective(entries: Sequence[Entry], **_: Any) -> None:
+        raise AssertionError("a defect")
+
+    monkeypatch.setattr(writer, "store", defective)
+    (made,) = await routed(store.flights, an_event(NOW), "u1")
+    entries, rounds = await store.facts.length(), 0
+    while await store.facts.length():
+        await Persister(store, "one").drain()
+        await store.facts.give_back("one")
+        rounds += 1
+    kept = await bad_facts(store)
+    assert (rounds, len(kept)) == (5, entries)
+    assert any(str(made.id) in facts for facts, _ in kept)
+    assert await store.facts.drained(0)
+
+
+async def test_rows_that_a_frozen_persister_has_locked_hold_up_only_themselves(
+    redis_url: str, postgres_url: str
+) -> None:
+    impatient = {"postgres.statement_timeout": "1s"}
+    async for store in opened(redis_url, postgres_url, impatient):
+        locked, free = [(await routed(store.flights, an_event(LATER), user))[0] for user in ("u1", "u2")]
+        await Persister(store, "one").drain()
+        with closing(psycopg2.connect(postgres_url)) as frozen, frozen.cursor() as query:
+            query.execute("select 1 from notifications where id = %s for update", (str(locked.id),))
+            await store.flights.read("u1", [(locked.id, False)])
+            await store.flights.read("u2", [(free.id, False)])
+            persister = Persister(store, "one")
+            await persister.drain()
+            assert (await read_times(store, "u2", [free.id]))[free.id]
+            assert not (await read_times(store, "u1", [locked.id]))[locked.id]
+            frozen.rollback()
+        await store.facts.give_back("one")
+        await persister.drain()
+        assert (await read_times(store, "u1", [locked.id]))[locked.id]
+
+
+async def test_a_frozen_persister_that_wakes_changes_nothing(store: Store) -> None:
+    (made,) = await routed(store.flights, an_event(NOW), "u1")
+    held = await store.facts.take("frozen", 64)
+    await store.facts.give_back("frozen")
+    await Persister(store, "one").drain()
+    assert await store.facts.length() == 0
+    (later,) = await routed(store.flights, an_event(NOW), "u1")
+    await store.postgres.call(writer.store, held)
+    await store.stored(held)
+    assert [listed.id for listed in await store.lists.entries("u1")] == [later.id]
+    await Persister(store, "one").drain()
+    assert set(await read_times(store, "u1", [made.id, later.id])) == {made.id, later.id}
+
+
+async def test_what_a_killed_persister_held_is_stored_and_its_name_goes(store: Store) -> None:
+    await routed(store.flights, an_event(NOW), "u1")
+    assert await store.facts.take("killed", 64)
+    await store.facts.tidy(gone_after_ms=0)
+    assert "killed" in await names(store)  # it still holds something
+    await store.facts.give_back("killed")
+    await Persister(store, "one").drain()
+    await store.facts.tidy(gone_after_ms=0)
+    assert "killed" not in await names(store)
+    assert await store.facts.length() == 0
+
+
+async def test_a_persister_that_has_just_been_at_work_keeps_its_name(store: Store) -> None:
+    await routed(store.flights, an_event(NOW), "u1")
+    await Persister(store, "one").drain()
+    await store.facts.tidy()
+    assert await names(store) == {"one"}
+    await Persister(store, "one").leave()
+    assert await names(store) == set()
+
+
+async def test_entries_that_nobody_holds_are_taken_anew(store: Store) -> None:
+    (made,) = await routed(store.flights, an_event(NOW), "u1")
+    client: Any = store._client
+    taken = await store.facts.take("one", 64)
+    assert taken
+    # By hand, or by a Redis that was rolled back: what was pending counts as delivered and is nobody's.
+    await client.xgroup_delconsumer("tocsin:facts", "persisters", "one")
+    await store.facts.tidy()
+    await Persister(store, "two").drain()
+    assert await read_times(store, "u1", [made.id])
+    assert await store.facts.length() == 0
+
+
+async def test_a_key_of_somebody_else_under_a_lists_name_stops_nobody(store: Store) -> None:
+    client: Any = store._client
+    await client.set("notifications:u1", "not ours")
+    event = an_event(NOW, recipient_count=2)
+    mine, others = await routed(store.flights, event, "u1", "u2")
+    assert await store.lists.entries("u1") == []
+    await Persister(store, "one").drain()
+    assert await store.facts.length() == 0
+    assert await read_times(store, "u1", [mine.id])
+    assert await read_times(store, "u2", [others.id])
+    assert await client.get("notifications:u1") == "not ours"
+
+
+async def test_the_ends_of_a_journal_are_told_without_its_entries(store: Store) -> None:
+    assert await store.facts.oldest_ms() is None
+    before_ms = time.time_ns() // 1_000_000
+    await routed(store.flights, an_event(NOW), "u1")
+    oldest_ms = await store.facts.oldest_ms()
+    assert oldest_ms is not None
+    assert before_ms - 1_000 < oldest_ms <= time.time_ns() // 1_000_000 + 1_000

@@ -30,7 +30,10 @@ local function load_flight(id)
   if not text then
     return nil
   end
-  local user, event, critical, read, rest = string.match(text, '^([^|]*)|([^|]*)|([^|]*)|([^|]*)|(.*)$')
+  local user, event, critical, read, rest = string.match(text, '^([^|]*)|([^|]*)|([^|]*)|(%d+)|(.*)$')
+  if not user then
+    return nil -- not in our form: it counts as missing, so that it holds nothing up and reconciliation mends it
+  end
   local flight = { id = id, user = user, event = event, critical = critical == '1', read = tonumber(read), steps = {} }
   for number, channel, status, attempt, time, token in
     string.gmatch(rest, '([^,;]*),([^,;]*),([^,;]*),([^,;]*),([^,;]*),([^,;]*)')
@@ -150,11 +153,23 @@ local function inbox_entry(id, event)
   return '{"id":"' .. id .. '","event":"' .. event .. '","listedAt":' .. int(now) .. ',"cachedAt":' .. int(now) .. '}'
 end
 
+-- The lists' names are shared with others: one that is not a list is not ours, and stops nobody else's work. What is
+-- not listed shows when Postgres has it.
+local function on_list(...)
+  local answer = redis.pcall(...)
+  if type(answer) == 'table' and answer.err then
+    -- Any other error is raised as Redis words it.
+    return not string.find(answer.err, 'WRONGTYPE', 1, true) and redis.call(...) or nil
+  end
+  return answer
+end
+
 local function list_in_app(id, event, user, inbox)
   if inbox.cached then
     local key = inbox.prefix .. ':' .. user
-    redis.call('LPUSH', key, inbox_entry(id, event))
-    redis.call('PEXPIRE', key, inbox.ttl)
+    if on_list('LPUSH', key, inbox_entry(id, event)) then
+      redis.call('PEXPIRE', key, inbox.ttl)
+    end
     redis.call('PUBLISH', ns .. ':user:' .. user, int(now) .. ':' .. id)
   end
 end
