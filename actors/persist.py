@@ -1,8 +1,8 @@
 """persist(): drains the journal to Postgres in batches, idempotently (design §5.6, F6).
 
-Nothing leaves Redis before Postgres has committed it. A batch that Postgres refuses as data, that meets a defect of ours
-or takes too long is halved until the one entry is alone: what cannot be stored is kept as bad and said aloud, what is slow
-waits, and the others go on.
+Nothing leaves Redis before Postgres has committed it. A batch that Postgres refuses as data, that meets a defect of
+ours or takes too long is halved until the one entry is alone: what cannot be stored is kept as bad and said aloud, what
+is slow waits, and the others go on.
 """
 
 import math
@@ -85,8 +85,9 @@ class Persister:
             await self._store_batch(half, slow, patience_ms=_PATIENCE_MS)
 
     async def _fail(self, entry: Entry, error: Exception) -> None:
-        """One that Postgres refuses is kept as bad. A defect of ours may be a matter of the moment: the entry stays and
-        is tried again when it counts as left behind, but not for ever, for others wait for the journal to be drained."""
+        """One that Postgres refuses is kept as bad. A defect of ours may be a matter of the moment: the entry stays
+        and is tried again when it counts as left behind, but not for ever, for others wait for the journal to be
+        drained."""
         identifier, _ = entry
         if isinstance(error, writer.Refused):
             await self._keep_as_bad(entry, str(error))

@@ -132,8 +132,8 @@ def _read_of(entries: Sequence[tuple[str, dict[str, str]]]) -> list[Entry]:
 
 
 def _facts_of(fields: dict[str, str]) -> list[dict[str, Any]]:
-    """The facts of an entry. One that cannot be read becomes a fact that Postgres refuses, so that it is kept as bad and
-    holds no other back."""
+    """The facts of an entry. One that cannot be read becomes a fact that Postgres refuses, so that it is kept as bad
+    and holds no other back."""
     try:
         facts: list[dict[str, Any]] = json.loads(fields["d"])
     except (KeyError, ValueError):
