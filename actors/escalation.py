@@ -1,6 +1,7 @@
 """What is due starts: looked for ten times a second by every process that runs actors, safe many at a time."""
 
 import asyncio
+from collections.abc import Mapping
 
 from loguru import logger
 
@@ -13,12 +14,12 @@ EVERY_S = 0.1
 _AWAY_S = 1.0
 
 
-async def watch(store: Store, threads: int = 1) -> None:
-    """Runs until it is cancelled."""
+async def watch(store: Store, providers: Mapping[Channel, str], threads: int = 1) -> None:
+    """Runs until it is cancelled. `providers` say who carries each channel: while one rests nobody is called for it."""
     away = False
     while True:
         try:
-            busy = await escalate(store, threads)
+            busy = await escalate(store, providers, threads)
             if away:
                 logger.info("Redis is back")
             away = False
@@ -33,9 +34,9 @@ async def watch(store: Store, threads: int = 1) -> None:
             await asyncio.sleep(_AWAY_S)
 
 
-async def escalate(store: Store, threads: int) -> bool:
+async def escalate(store: Store, providers: Mapping[Channel, str], threads: int) -> bool:
     """One look. True when there may be more that is due already."""
-    calls, more = await store.flights.escalate(queues.SENDING_CHANNELS)
+    calls, more = await store.flights.escalate(queues.SENDING_CHANNELS, providers)
     for call in calls:
         kind, _, name = call.partition(":")
         if kind == "e":

@@ -1,12 +1,15 @@
 """What a provider's outcome means for a delivery: the status it ends in, and whether another attempt follows."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tocsin.channels.contract import Outcome, OutcomeKind
+from tocsin.domain.breaker import Health
 from tocsin.domain.delivery import Fact, Reason, Status
 from tocsin.domain.retry import RetryRule
 from tocsin.storage.flights import Claim, Ending
 
+_NOT_ITSELF = frozenset({Reason.PROVIDER_DOWN, Reason.TIMEOUT, Reason.CONNECTION_LOST})
+_ABOUT_THE_MESSAGE = frozenset({Reason.INVALID_ADDRESS, Reason.REJECTED})
 _DETAILS = ("provider_id", "code", "message", "segments", "price")
 
 
@@ -21,7 +24,21 @@ class SendRules:
 
 def ending_of(claim: Claim, outcome: Outcome, provider: str, rules: SendRules, *, chance: float) -> Ending:
     """The end of an attempt. An unknown outcome is tried again only where its channel says so (design §6)."""
-    detail = _detail(outcome, provider)
+    ending = _ending(claim, outcome, _detail(outcome, provider), rules, chance)
+    return replace(ending, health=health_of(outcome), asked_ms=int((outcome.retry_after_s or 0) * 1000))
+
+
+def health_of(outcome: Outcome) -> Health:
+    """What an outcome says of the provider. A refusal of one message that came from it says that it works."""
+    if outcome.kind is OutcomeKind.SENT:
+        return Health.UP
+    if outcome.kind is OutcomeKind.PERMANENT:
+        return Health.UP if outcome.code and outcome.reason in _ABOUT_THE_MESSAGE else Health.UNSAID
+    limited = outcome.reason is Reason.RATE_LIMITED and outcome.retry_after_s is not None
+    return Health.DOWN if limited or outcome.reason in _NOT_ITSELF else Health.UNSAID
+
+
+def _ending(claim: Claim, outcome: Outcome, detail: Fact, rules: SendRules, chance: float) -> Ending:
     if outcome.kind is OutcomeKind.SENT:
         return Ending(claim, Status.SENT, detail)
     if outcome.kind is OutcomeKind.PERMANENT:

@@ -20,14 +20,16 @@ class Recorder:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._waiting: list[Ending] = []
+        self._waiting: list[tuple[Ending, asyncio.Future[None]]] = []
         self._flushing: asyncio.Task[None] | None = None
 
-    async def add(self, ending: Ending) -> None:
-        """Takes an ending; it is recorded soon."""
-        self._waiting.append(ending)
+    def add(self, ending: Ending) -> asyncio.Future[None]:
+        """Takes an ending; it is recorded soon. Whoever wants to know when that is done waits for the answer."""
+        recorded: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((ending, recorded))
         if self._flushing is None or self._flushing.done():
             self._flushing = asyncio.create_task(self._flush())
+        return recorded
 
     async def close(self, limit_s: float) -> None:
         """Waits until everything is recorded, at most `limit_s` seconds; says what is not."""
@@ -43,7 +45,7 @@ class Recorder:
         while self._waiting:
             batch = self._waiting[:together]
             try:
-                await self._store.flights.record(batch)
+                await self._store.flights.record([ending for ending, _ in batch])
             except Unavailable as error:
                 say("recording of outcomes", error)
                 await asyncio.sleep(_AWAY_S)
@@ -56,6 +58,9 @@ class Recorder:
                 await asyncio.sleep(_AWAY_S)
                 continue
             del self._waiting[: len(batch)]
+            for _, recorded in batch:
+                if not recorded.done():
+                    recorded.set_result(None)
             # The clock calls the persister too.
             with suppress(Unavailable):
                 await self._store.nudge_persister()

@@ -102,6 +102,7 @@ class Runtime:
 
     async def _open_lanes(self) -> dict[Channel, Lane]:
         senders: Mapping[Channel, Sender] = build_senders(self._settings, self._context)
+        self._providers = {channel: sender.provider for channel, sender in senders.items()}
         return {
             channel: Lane(self._store, sender, send_rules(self._settings, channel), self._counters)
             for channel, sender in senders.items()
@@ -124,7 +125,7 @@ class Runtime:
 
     async def _watch_clock(self) -> None:
         self._tasks = [
-            asyncio.create_task(watch(self._store)),
+            asyncio.create_task(watch(self._store, self._providers)),
             asyncio.create_task(self._store.calls.listen(self._broker.wake)),
         ]
         self._jobs = Jobs(self._store, self._process, self._persister.drain)

@@ -15,6 +15,7 @@ from tocsin.actors.outages import say
 from tocsin.actors.outcomes import SendRules, ending_of, not_configured, without_address
 from tocsin.actors.recorder import Recorder
 from tocsin.channels.contract import Message, Outcome, OutcomeKind, Sender
+from tocsin.domain.breaker import Health
 from tocsin.domain.delivery import Channel, Reason
 from tocsin.domain.errors import RedisAway, SettingError, Unavailable
 from tocsin.storage.calls import correlation
@@ -108,6 +109,7 @@ class Lane:
                 lease_ms=self._rules.lease_ms,
                 attempts=self._rules.retry.attempts,
                 resend=self._rules.resend_unknown,
+                provider=self.sender.provider,
             )
         except Unavailable as error:
             say(f"claiming {self.channel}", error)
@@ -148,7 +150,7 @@ class Lane:
 
     async def _record_all(self, endings: Iterable[Ending]) -> None:
         for ending in endings:
-            await self._recorder.add(ending)
+            self._recorder.add(ending)
 
     async def _begun(self, messages: Sequence[tuple[Claim, Message]]) -> list[tuple[Claim, Message]]:
         if not messages:
@@ -167,11 +169,15 @@ class Lane:
             say(f"sending {self.channel}", error)
             await self._record_all(self._ending(claim, _NOT_BEGUN) for claim in claims)
             return []
+        # What was read or withdrawn meanwhile is not sent; as a trial of a provider it gives way to another.
+        await self._hand_back([claim for claim, may in zip(claims, begun, strict=True) if not may])
         return [pair for pair, may in zip(messages, begun, strict=True) if may]
 
-    async def _hand_back(self, claims: Sequence[Claim]) -> None:
+    async def _hand_back(self, claims: Sequence[Claim], delay_ms: int = 0) -> None:
+        if not claims:
+            return
         try:
-            await self._store.flights.release(claims, claims[0].token)
+            await self._store.flights.release(claims, claims[0].token, delay_ms=delay_ms)
         except Unavailable as error:
             say(f"handing back {self.channel}", error)
 
@@ -184,17 +190,21 @@ class Lane:
         called = time.monotonic()
         try:
             outcome = await self._send(message, began)
+            took_s = time.monotonic() - called
+            ending = self._ending(claim, outcome)
+            recorded = self._recorder.add(ending)
+            if ending.health is Health.DOWN:
+                # Nothing takes its place before the breaker knows: a provider that refuses at once would be offered
+                # hundreds in the time that gathering outcomes takes.
+                await recorded
         finally:
             await self._give_back(1)
-        ending = self._ending(claim, outcome)
-        took_s = time.monotonic() - called
         self._counters.ended(self.channel, self.sender.provider, ending.status, outcome.reason, took_s)
         logger.info(
             "{} {} step {} attempt {}: {}{}",
             self.channel, message.delivery, claim.step, claim.attempt, ending.status,
             f" ({outcome.reason})" if outcome.reason else "",
         )  # fmt: skip
-        await self._recorder.add(ending)
         if outcome.dead_tokens:
             await self._store.drop_tokens(claim.user, outcome.dead_tokens)
 

@@ -60,6 +60,7 @@ _Text = Annotated[str | None, _EmptyIsNone]
 _Secret = Annotated[str | None, _EmptyIsNone, Field(repr=False)]
 AsJson: Final = BeforeValidator(_from_json)
 _Count = Annotated[int, Field(ge=1)]
+_Share = Annotated[float, Field(gt=0, le=1)]
 _RedisUrl = Annotated[_Secret, _starts_with("redis://", "rediss://", "unix://")]
 _PostgresUrl = Annotated[_Secret, _starts_with("postgresql://", "postgres://")]
 _WebUrl = Annotated[_Text, _starts_with("https://", "http://"), AfterValidator(lambda url: url and url.rstrip("/"))]
@@ -76,7 +77,9 @@ class RedisSettings(Section):
     url: _RedisUrl
     namespace: str = Field(min_length=1, pattern=r"^[^\s*?\[\]]+$")
     inbox_prefix: str = Field(min_length=1, pattern=r"^[^\s*?\[\]]+$")
-    max_memory_share: float = Field(gt=0, le=1)
+    max_memory_share: _Share
+    plan_memory_share: _Share
+    claim_memory_share: _Share
     max_memory: Annotated[SizeBytes | None, _EmptyIsNone]
 
 
@@ -163,6 +166,15 @@ class RetrySettings(Section):
     jitter: float = Field(ge=0, le=1)
 
 
+class BreakerSettings(Section):
+    """When a provider that is down rests (S8)."""
+
+    failures: int = Field(ge=0)
+    rest: DurationMs = Field(ge=1)
+    cap: DurationMs
+    successes: _Count
+
+
 OnUncertain = Literal["resend", "hold"]
 
 
@@ -235,9 +247,10 @@ class LogSettings(Section):
 
 
 class MetricsSettings(Section):
-    """Who sees /metrics."""
+    """Who sees /metrics, and where a process without HTTP shows them."""
 
     public: bool
+    port: Annotated[Annotated[int, Field(ge=0, le=65535)] | None, _EmptyIsNone]
 
 
 class SandboxSettings(Section):

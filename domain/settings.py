@@ -15,6 +15,7 @@ from tocsin.domain.setting_sections import (
     AlertSettings,
     AsJson,
     AuthSettings,
+    BreakerSettings,
     CacheSettings,
     DataSettings,
     EmailSettings,
@@ -52,6 +53,7 @@ class Settings(Section):
     types: dict[str, TypeDefaults]
     actors: ActorSettings
     retry: RetrySettings
+    breaker: BreakerSettings
     email: EmailSettings
     push: PushSettings
     sms: SmsSettings
@@ -139,3 +141,11 @@ def _check_together(settings: Settings) -> None:
         raise SettingError("retry.cap: it is shorter than retry.base; make it as long at least")
     if settings.alerts.webhook_url and not settings.alerts.webhook_secret:
         raise SettingError("alerts.webhook_secret: it is not set, and alerts are not sent unsigned; set it")
+    if settings.breaker.cap < settings.breaker.rest:
+        raise SettingError("breaker.cap: it is shorter than breaker.rest; make it as long at least")
+    redis = settings.redis
+    if not redis.max_memory_share <= redis.plan_memory_share <= redis.claim_memory_share:
+        raise SettingError(
+            "redis.plan_memory_share: it lies outside redis.max_memory_share and redis.claim_memory_share; what was"
+            " accepted could not be planned, or what was planned not be sent"
+        )

@@ -1,14 +1,16 @@
 """What is in motion: every change of an event, a notification or a delivery is one script (docs/adr/0001, 0002)."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
+from tocsin.domain.breaker import NEVER, BreakerRules, Health
 from tocsin.domain.delivery import Channel, Fact, Reason, Status
 from tocsin.domain.event import Event, Recipient
 from tocsin.domain.plan import PlannedDelivery, Priority
+from tocsin.storage.breakers import name_of, say_changes
 from tocsin.storage.keys import Keys
 from tocsin.storage.redis import told
 from tocsin.storage.scripts import MOST_ITEMS, Scripts, Step
@@ -61,6 +63,8 @@ class Claim:
     event: UUID
     channel: Channel
     token: str
+    provider: str = ""
+    """Who is to carry it; empty where nobody's health is asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,9 @@ class Ending:
     detail: Fact
     retry_in_ms: int | None = None
     retry_reason: Reason | None = None
+    health: Health = Health.UNSAID
+    asked_ms: int = 0
+    """For how long the provider asked to be left alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +116,14 @@ class ReadAnswer:
 class Flights:
     """The scripts by name, with their arguments and answers in our own types. All raise RedisAway."""
 
-    def __init__(self, client: Any, scripts: Scripts, keys: Keys, inbox: InboxSettings) -> None:
+    def __init__(
+        self, client: Any, scripts: Scripts, keys: Keys, inbox: InboxSettings, breaker: BreakerRules = NEVER
+    ) -> None:
         self._client = client
         self._scripts = scripts
         self._keys = keys
         self._inbox = inbox
+        self._breaker = breaker
 
     async def accept(self, event: Event, recipients: Sequence[Recipient], fact: dict[str, Any] | None) -> bool:
         """Takes an event in; False when it was there. `fact` is given where Postgres does not have the event yet."""
@@ -174,21 +184,43 @@ class Flights:
         )
         return (answer[0] == "1", [Channel(name) for name in answer[1:]]) if answer else None
 
-    async def escalate(self, channels: Iterable[Channel]) -> tuple[list[str], bool]:
+    async def escalate(
+        self, channels: Iterable[Channel], providers: Mapping[Channel, str] | None = None
+    ) -> tuple[list[str], bool]:
         """Starts what is due; answers whose actors to call, and whether more may be due already. They are named
         "e:<event>", "c:<event>:<n>", and "s:<channel>" for each of `channels` in which something may start, be it new,
-        a retry or what a lease that ended left."""
-        more, *calls = await self._scripts.run("escalate", MOST_ITEMS, _GUARD_MS, *self._listing(), *channels)
+        a retry or what a lease that ended left; not while the one of `providers` that carries it rests."""
+        looked_at = [
+            part
+            for channel in channels
+            for part in (channel, self._breaker_of(channel, (providers or {}).get(channel)))
+        ]
+        more, *calls = await self._scripts.run("escalate", MOST_ITEMS, _GUARD_MS, *self._listing(), *looked_at)
         return calls, more == "1"
 
     async def claim(
-        self, channel: Channel, token: str, most: int, *, lease_ms: int, attempts: int, resend: bool
+        self,
+        channel: Channel,
+        token: str,
+        most: int,
+        *,
+        lease_ms: int,
+        attempts: int,
+        resend: bool,
+        provider: str = "",
     ) -> list[Claim]:
-        """Claims up to `most` deliveries that may start now."""
+        """Claims up to `most` deliveries that may start now; fewer or none while `provider` rests or comes back."""
         answer = await self._scripts.run(
-            "claim", channel, token, min(most, MOST_ITEMS), lease_ms, attempts, "1" if resend else "0"
+            "claim",
+            channel,
+            token,
+            min(most, MOST_ITEMS),
+            lease_ms,
+            attempts,
+            "1" if resend else "0",
+            self._breaker_of(channel, provider),
         )
-        return [_claim_of(text, channel, token) for text in answer]
+        return [_claim_of(text, channel, token, provider) for text in answer]
 
     async def begin(self, claims: Sequence[Claim], token: str, *, lease_ms: int, detail: Fact) -> list[bool]:
         """Says that the provider calls begin; False for what must not be sent any more."""
@@ -197,20 +229,25 @@ class Flights:
         return [text == "1" for text in answer]
 
     async def record(self, endings: Sequence[Ending]) -> list[bool]:
-        """Records how attempts ended; True for what will be tried again."""
-        arguments: list[object] = []
+        """Records how attempts ended, and what they say of their providers; True for what will be tried again."""
+        rules = self._breaker
+        arguments: list[object] = [rules.failures, rules.rest_ms, rules.cap_ms, rules.successes]
         for ending in endings:
             claim = ending.claim
             delay = "" if ending.retry_in_ms is None else ending.retry_in_ms
             arguments += [claim.token, claim.notification, claim.step, claim.channel, claim.attempt, ending.status]
             arguments += [json.dumps(ending.detail), delay, ending.retry_reason or Reason.INTERNAL]
-        return [text == "1" for text in await self._scripts.run("record", *arguments)]
+            arguments += [self._breaker_of(claim.channel, claim.provider), ending.health, ending.asked_ms]
+        answer = await self._scripts.run("record", *arguments)
+        say_changes(answer[len(endings) :])
+        return [text == "1" for text in answer[: len(endings)]]
 
     async def release(self, claims: Sequence[Claim], token: str, *, delay_ms: int = 0) -> None:
         """Hands back claims that have not begun."""
         if claims:
             arguments = [part for claim in claims for part in (claim.notification, claim.step)]
-            await self._scripts.run("release", token, delay_ms, *arguments)
+            breaker = self._breaker_of(claims[0].channel, claims[0].provider)
+            await self._scripts.run("release", token, delay_ms, breaker, *arguments)
 
     async def read(self, user: str, notifications: Sequence[tuple[UUID, bool]]) -> list[ReadAnswer]:
         """Marks notifications read, each with whether it is known to be the user's; at most 100."""
@@ -254,10 +291,13 @@ class Flights:
         """How long what concerns a whole event is remembered."""
         return max(7 * _DAY_MS, self._inbox.ttl_ms)
 
+    def _breaker_of(self, channel: Channel, provider: str | None) -> str:
+        return name_of(channel, provider) if self._breaker.failures else ""
+
     def _listing(self) -> tuple[str, str, str]:
         return self._inbox.prefix, "1" if self._inbox.cached else "0", str(self._inbox.ttl_ms)
 
 
-def _claim_of(text: str, channel: Channel, token: str) -> Claim:
+def _claim_of(text: str, channel: Channel, token: str, provider: str) -> Claim:
     notification, step, attempt, user, event = text.split("|")
-    return Claim(UUID(notification), int(step), int(attempt), user, UUID(event), channel, token)
+    return Claim(UUID(notification), int(step), int(attempt), user, UUID(event), channel, token, provider)

@@ -12,6 +12,7 @@ class Keys:
         self.facts = f"{namespace}:facts"
         self.failed_facts = f"{namespace}:facts:failed"
         self.due = f"{namespace}:due"
+        self.breakers = f"{namespace}:breakers"
         self.opt_outs = f"{namespace}:optouts"
         self.people_mirrored = f"{namespace}:people_mirrored"
         self.processes = f"{namespace}:processes"

@@ -15,7 +15,7 @@ from tocsin.storage.redis import told
 
 MOST_ITEMS = 100
 
-_SHARED = ("lib", "merge", "event")
+_SHARED = ("lib", "merge", "event", "breaker")
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,11 +9,13 @@ from uuid import UUID, uuid4
 
 from loguru import logger
 
+from tocsin.domain.breaker import BreakerRules
 from tocsin.domain.errors import PostgresAway, RedisAway, Unavailable
 from tocsin.domain.event import Contact, Event, Recipient
 from tocsin.domain.settings import Settings
 from tocsin.storage import queries, users
 from tocsin.storage.accepted import Accepted, Idempotency
+from tocsin.storage.breakers import Breakers
 from tocsin.storage.calls import Calls
 from tocsin.storage.depths import Depths, alive, measure
 from tocsin.storage.entrance import Entrance
@@ -57,7 +59,11 @@ class Store:
         self._keys = keys
         self.settings = settings
         self.postgres = postgres
-        self.flights = Flights(client, scripts, keys, inbox)
+        breaker = BreakerRules(
+            settings.breaker.failures, settings.breaker.rest, settings.breaker.cap, settings.breaker.successes
+        )
+        self.flights = Flights(client, scripts, keys, inbox, breaker)
+        self.breakers = Breakers(client, keys)
         self.facts = Journal(client, keys)
         self.lists = InboxLists(client, scripts, keys)
         self.inbox = InboxView(self.lists, postgres)

@@ -1,6 +1,7 @@
 -- Claims deliveries of a channel that may start, CRITICAL first, each under a lease. A claim has not begun: until
 -- begin.lua says so no provider was called, and its lease's end frees it without a trace.
--- ARGV: namespace, channel, token, most, lease_ms, attempts allowed, 1 when an unknown outcome is sent again.
+-- ARGV: namespace, channel, token, most, lease_ms, attempts allowed, 1 when an unknown outcome is sent again,
+--       breaker or ''.
 -- Answers a list of "id|step|attempt|user|event"; the same token gets the same answer.
 
 local channel, token, most, lease = ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
@@ -10,6 +11,8 @@ local known = redis.call('LRANGE', answer_key, 0, -1)
 if #known > 0 then
   return known
 end
+local breaker = load_breaker(ARGV[8])
+most = let_through(breaker, most)
 
 local types = {}
 local function type_of(event)
@@ -74,6 +77,7 @@ local function try(entry, critical)
     else
       step.status, step.time, step.token = 'A', now + lease, token
       wait_in_channel(flight, step)
+      begin_trial(breaker, token, id, number, lease)
       table.insert(claimed, table.concat({ id, number, int(step.attempt), flight.user, flight.event }, '|'))
     end
   end

@@ -1,8 +1,8 @@
 -- Starts what is due: steps move to their channel; events and chunks are named so that their actors are called again.
--- ARGV: namespace, most, guard_ms, inbox prefix, cached, inbox ttl_ms, channels…
+-- ARGV: namespace, most, guard_ms, inbox prefix, cached, inbox ttl_ms, then for each channel: its name, breaker or ''.
 -- Answers '1' when more may be due already, else '0'; and then whose actors are to be called: 'e:<event>' and
 -- 'c:<event>:<chunk>' for members of `due`, and 's:<channel>' for each of the channels in which something may start: new,
--- a retry, or what a lease that ended left.
+-- a retry, or what a lease that ended left, unless its provider rests.
 
 local most, guard = tonumber(ARGV[2]), tonumber(ARGV[3])
 local inbox = { prefix = ARGV[4], cached = ARGV[5] == '1', ttl = ARGV[6] }
@@ -53,8 +53,9 @@ append_facts()
 local function has_ready(channel, critical)
   return #redis.call('ZRANGEBYSCORE', due_key(channel, critical), '-inf', int(now), 'LIMIT', 0, 1) > 0
 end
-for position = 7, #ARGV do
-  if has_ready(ARGV[position], true) or has_ready(ARGV[position], false) then
+for position = 7, #ARGV, 2 do
+  local ready = has_ready(ARGV[position], true) or has_ready(ARGV[position], false)
+  if ready and let_through(load_breaker(ARGV[position + 1]), 1) > 0 then
     table.insert(calls, 's:' .. ARGV[position])
   end
 end

@@ -1,11 +1,25 @@
 -- Records how attempts ended. The fact is always appended; the flight moves on only if the attempt is still its own.
--- ARGV: namespace, then for each: token, id, step, channel, attempt, status, detail as JSON,
---       delay_ms until the next attempt or '' for none, why it waits.
--- Answers '1' for each that will be tried again, else '0'.
+-- ARGV: namespace, breaker rules (failures, rest_ms, cap_ms, successes), then for each: token, id, step, channel, attempt, status, detail as JSON,
+--       delay_ms until the next attempt or '' for none, why it waits, breaker or '', what it says of the provider ('up',
+--       'down' or ''), for how many ms the provider asked to be left alone.
+-- Answers '1' for each that will be tried again, else '0'; and then what changed of breakers, for those who look on.
 
 free_first()
-local answers = {}
-for position = 2, #ARGV, 9 do
+local rules = { failures = tonumber(ARGV[2]), rest = tonumber(ARGV[3]), cap = tonumber(ARGV[4]), successes = tonumber(ARGV[5]) }
+local answers, breakers, changes = {}, {}, {}
+
+local function judge_provider(position, mine)
+  local name, id = ARGV[position + 9], ARGV[position + 1]
+  if name == '' then
+    return
+  end
+  local breaker = breakers[name] or load_breaker(name)
+  breakers[name] = breaker
+  local trial = end_trial(name, ARGV[position], id, ARGV[position + 2])
+  table.insert(changes, judge(breaker, rules, ARGV[position + 10], tonumber(ARGV[position + 11]), mine, trial))
+end
+
+for position = 6, #ARGV, 12 do
   local token, id, attempt = ARGV[position], ARGV[position + 1], tonumber(ARGV[position + 4])
   local told, closing = { number = tonumber(ARGV[position + 2]), channel = ARGV[position + 3] }, ARGV[position + 5]
   tell_move(id, told, attempt, closing, ARGV[position + 6])
@@ -13,7 +27,9 @@ for position = 2, #ARGV, 9 do
   local step = flight and find_step(flight, told.number)
   local again = '0'
   local mine = step and (step.token == token or step.token == LOST) and step.attempt == attempt
-  if mine and is_final(join(status_of(step), closing)) then
+  mine = mine and is_final(join(status_of(step), closing))
+  judge_provider(position, mine)
+  if mine then
     local delay = tonumber(ARGV[position + 7])
     if delay and flight.read == 0 and not is_cancelled(flight.event) then
       step.attempt, step.status, step.time, step.token = attempt + 1, 'R', now + delay, ''
@@ -30,5 +46,11 @@ for position = 2, #ARGV, 9 do
   end
   table.insert(answers, again)
 end
+for _, breaker in pairs(breakers) do
+  save_breaker(breaker)
+end
 append_facts()
+for _, change in ipairs(changes) do
+  table.insert(answers, change)
+end
 return answers

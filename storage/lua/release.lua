@@ -1,9 +1,10 @@
 -- Hands back claims that have not begun: they may start again at once, or after a delay while their data is missing.
--- ARGV: namespace, token, delay_ms, then for each: id, step.
+-- ARGV: namespace, token, delay_ms, breaker or '', then for each: id, step.
 
 free_first()
 local token, delay = ARGV[2], tonumber(ARGV[3])
-for position = 4, #ARGV, 2 do
+for position = 5, #ARGV, 2 do
+  end_trial(ARGV[4], token, ARGV[position], ARGV[position + 1])
   local flight = load_flight(ARGV[position])
   local step = flight and find_step(flight, tonumber(ARGV[position + 1]))
   if step and step.token == token and step.status == 'A' then
