@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from tocsin.domain.breaker import NEVER, BreakerRules, Health
 from tocsin.domain.delivery import Channel, Fact, Reason, Status
@@ -17,6 +17,7 @@ from tocsin.storage.scripts import MOST_ITEMS, Scripts, Step
 
 _DAY_MS: Final = 86_400_000
 _READ_MARKER_MS: Final = 3_600_000
+_RESTORED_KEPT_MS: Final = 600_000
 # How long an event or chunk is left alone after its actor was called: longer than the work takes, short enough that a
 # call lost with its process is made again soon.
 _GUARD_MS: Final = 5_000
@@ -252,7 +253,7 @@ class Flights:
     async def read(self, user: str, notifications: Sequence[tuple[UUID, bool]]) -> list[ReadAnswer]:
         """Marks notifications read, each with whether it is known to be the user's; at most 100."""
         arguments = [part for identifier, owned in notifications for part in (identifier, "1" if owned else "0")]
-        answer = await self._scripts.run("read", _READ_MARKER_MS, user, *arguments)
+        answer = await self._scripts.run("read", _READ_MARKER_MS, user, _token(), *arguments)
         return [ReadAnswer(state, int(read)) for state, read in (text.split("|") for text in answer)]
 
     async def withdraw(self, event: UUID, fact: dict[str, Any] | None, notifications: Sequence[UUID] = ()) -> int:
@@ -264,7 +265,7 @@ class Flights:
         """Puts back into motion what Redis does not have; at most 100 notifications. Answers for each step "restored",
         "there", or "cancelled". The caller knows that the journal holds nothing newer of them: what has ended since
         would start again."""
-        arguments: list[object] = []
+        arguments: list[object] = [_token(), _RESTORED_KEPT_MS]
         for flight in flights:
             critical = "1" if flight.critical else "0"
             arguments += [flight.notification, flight.user, flight.event, critical, flight.read_ms, len(flight.steps)]
@@ -277,7 +278,15 @@ class Flights:
         given up, or another has done that work."""
         base_ms, most = 1_000, 5
         answer = await self._scripts.run(
-            "back_off", entry, event, base_ms, most, "0" if error is None else "1", json.dumps(error), self.longest_ms
+            "back_off",
+            entry,
+            event,
+            base_ms,
+            most,
+            "0" if error is None else "1",
+            json.dumps(error),
+            self.longest_ms,
+            _token(),
         )
         return bool(answer == "again")
 
@@ -296,6 +305,11 @@ class Flights:
 
     def _listing(self) -> tuple[str, str, str]:
         return self._inbox.prefix, "1" if self._inbox.cached else "0", str(self._inbox.ttl_ms)
+
+
+def _token() -> str:
+    """What tells a call that is sent again from another one."""
+    return uuid4().hex[:16]
 
 
 def _claim_of(text: str, channel: Channel, token: str, provider: str) -> Claim:

@@ -7,12 +7,15 @@ local key = ns .. ':event:' .. event
 if redis.call('EXISTS', key) == 1 then
   return 0
 end
-redis.call('HSET', key, 'content', content, 'type', kind, 'mandatory', mandatory,
-  'size', int(#ARGV - 7), 'cursor', '0', 'chunks', '0', 'routed', '0', 'fanned', '0')
+-- What removes something must not come first, or this would pass at the memory limit; and the event itself comes after
+-- the rest, for until it is there this call can be made again.
+redis.call('ZADD', ns .. ':due', int(now + guard), 'e:' .. event)
+redis.call('DEL', ns .. ':recipients:' .. event)
 for first = 8, #ARGV, 100 do
   redis.call('RPUSH', ns .. ':recipients:' .. event, unpack(ARGV, first, math.min(first + 99, #ARGV)))
 end
-redis.call('ZADD', ns .. ':due', int(now + guard), 'e:' .. event)
+redis.call('HSET', key, 'content', content, 'type', kind, 'mandatory', mandatory,
+  'size', int(#ARGV - 7), 'cursor', '0', 'chunks', '0', 'routed', '0', 'fanned', '0')
 if fact ~= '' then
   tell(fact)
 end

@@ -1,17 +1,23 @@
 -- An event or a chunk whose work raised waits longer each time; after `most` failures it is given up.
--- ARGV: namespace, entry of `due`, event, base_ms, most, 1 when this counts as a failure, error as JSON, keep_ms.
+-- ARGV: namespace, entry of `due`, event, base_ms, most, 1 when this counts as a failure, error as JSON, keep_ms,
+--       token of this call.
 -- Answers 'again', 'failed', or 'gone' when somebody else has done that work.
 
 free_first()
 local entry, event, base, most = ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local key = event_key(event)
-if not redis.call('ZSCORE', ns .. ':due', entry) then
+if not redis.call('ZSCORE', ns .. ':due', entry) or redis.call('EXISTS', key) == 0 then
+  redis.call('ZREM', ns .. ':due', entry)
   return 'gone'
 end
 if ARGV[6] ~= '1' then
   redis.call('ZADD', ns .. ':due', int(now + base), entry)
   return 'again'
 end
+if redis.call('HGET', key, 'failed_by:' .. entry) == ARGV[9] then
+  return 'again'
+end
+redis.call('HSET', key, 'failed_by:' .. entry, ARGV[9])
 local failures = redis.call('HINCRBY', key, 'failures:' .. entry, 1)
 if failures < most then
   redis.call('ZADD', ns .. ':due', int(now + base * 2 ^ (failures - 1)), entry)

@@ -68,6 +68,12 @@ local function try(entry, critical)
     redis.call('ZREM', due_key(channel, critical), entry)
     return
   end
+  if step.time > now or step.channel ~= channel or flight.critical ~= critical then
+    -- It stands where it does not belong, and may be claimed: the flight says when and where it starts.
+    redis.call('ZREM', due_key(channel, critical), entry)
+    wait_in_channel(flight, step)
+    return
+  end
   local alive = step.status ~= 'G' or lose(flight, step)
   if alive then
     local status, reason = hindrance(flight)

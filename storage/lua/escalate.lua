@@ -43,6 +43,10 @@ for _, entry in ipairs(due) do
     else
       redis.call('ZREM', ns .. ':due', entry)
     end
+  elseif redis.call('EXISTS', ns .. ':event:' .. string.sub(entry, 3, 38)) == 0 then
+    -- Nobody can do that work without the event's content, nor is anybody to be called for it for ever.
+    redis.call('ZREM', ns .. ':due', entry)
+    redis.call('DEL', (string.sub(entry, 1, 2) == 'c:' and ns .. ':chunk:' or ns .. ':recipients:') .. string.sub(entry, 3))
   else
     redis.call('ZADD', ns .. ':due', int(now + guard), entry)
     table.insert(calls, entry)

@@ -25,6 +25,7 @@ if cursor == 0 then
 end
 if #users > 0 then
   local chunk = event .. ':' .. int(chunks)
+  redis.call('DEL', ns .. ':chunk:' .. chunk)
   redis.call('RPUSH', ns .. ':chunk:' .. chunk, unpack(users))
   redis.call('ZADD', ns .. ':due', int(now + guard), 'c:' .. chunk)
   redis.call('HSET', key, 'chunks', int(chunks + 1), 'cursor', int(cursor + #users))

@@ -3,6 +3,9 @@
 -- ARGV: namespace, queue, most waiting (0 for no limit), id of the message as queued, message.
 
 local queue, most = ns .. ':dramatiq:' .. ARGV[2], tonumber(ARGV[3])
+if redis.call('HEXISTS', queue .. '.msgs', ARGV[4]) == 1 then
+  return 1 -- this call was sent before
+end
 if most > 0 and redis.call('LLEN', queue) >= most then
   return 0
 end

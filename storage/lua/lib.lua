@@ -126,12 +126,12 @@ local function append_facts()
   end
 end
 
--- Who read a notification and when, for an hour: honoured by whatever makes or starts something of it.
+-- When a notification was read, by whom, and by which call, for an hour: honoured by whatever makes or starts something
+-- of it.
 local function read_mark(id)
   local mark = redis.call('GET', ns .. ':read:' .. id)
   if mark then
-    local time, user = string.match(mark, '^(%d+):(.*)$')
-    return time, user
+    return string.match(mark, '^(%d+):([^|]*)|?(.*)$')
   end
 end
 

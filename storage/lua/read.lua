@@ -1,10 +1,10 @@
 -- Marks notifications read and cancels what waits of them. What is being sent goes on; no later attempt follows.
--- ARGV: namespace, marker_ms, user, then for each: id, '1' when Postgres or the inbox says that it is the user's.
+-- ARGV: namespace, marker_ms, user, token, then for each: id, '1' when Postgres or the inbox says that it is the user's.
 -- Answers for each "state|read_ms": 'changed', 'known' (it was read before), 'foreign', or 'unseen' (no flight, and
--- not said to be the user's).
+-- not said to be the user's). The same token gets the same answer.
 
 free_first()
-local marker, user = ARGV[2], ARGV[3]
+local marker, user, token = ARGV[2], ARGV[3], ARGV[4]
 local answers, told = {}, {}
 
 local function cancel_waiting(flight)
@@ -21,9 +21,9 @@ local function cancel_waiting(flight)
   save_flight(flight)
 end
 
-for position = 4, #ARGV, 2 do
+for position = 5, #ARGV, 2 do
   local id, owned = ARGV[position], ARGV[position + 1] == '1'
-  local flight, earlier, reader = load_flight(id), read_mark(id)
+  local flight, earlier, reader, by = load_flight(id), read_mark(id)
   if not earlier and flight and flight.read > 0 then
     earlier = int(flight.read)
   end
@@ -37,9 +37,9 @@ for position = 4, #ARGV, 2 do
       cancel_waiting(flight)
     end
     if earlier then
-      table.insert(answers, 'known|' .. earlier)
+      table.insert(answers, (by == token and 'changed|' or 'known|') .. earlier)
     else
-      redis.call('SET', ns .. ':read:' .. id, int(now) .. ':' .. user, 'PX', marker)
+      redis.call('SET', ns .. ':read:' .. id, int(now) .. ':' .. user .. '|' .. token, 'PX', marker)
       table.insert(told, '["' .. id .. '","' .. user .. '"]')
       table.insert(answers, 'changed|' .. int(now))
     end
