@@ -8,6 +8,8 @@ import os
 import sys
 from typing import Final
 
+from tocsin.cli import interrupts  # isort: split
+
 import click
 from loguru import logger
 
@@ -26,6 +28,7 @@ _WRONG_USE: Final = 2
 @click.version_option(package_name="tocsin")
 def main() -> None:
     """Tocsin tells people things, on the channel that reaches them, and stops when they have read it."""
+    interrupts.restore()
 
 
 @main.command()

@@ -8,6 +8,7 @@ their consumers are left out.
 
 import threading
 from collections import defaultdict
+from collections.abc import Callable
 from typing import Any
 
 import dramatiq
@@ -51,12 +52,22 @@ class WakingConsumer(_RedisConsumer):
         return message
 
     def ack(self, message: Any) -> None:
-        super().ack(message)  # type: ignore[no-untyped-call]
-        # There is room for another call now; the consumer may have fallen asleep for the lack of it.
-        self.broker.wake(self.queue_name)
+        self._let_go(super().ack, message)
 
     def nack(self, message: Any) -> None:
-        super().nack(message)  # type: ignore[no-untyped-call]
+        self._let_go(super().nack, message)
+
+    def _let_go(self, how: Callable[[Any], None], message: Any) -> None:
+        """A call that Redis does not hear the end of may be made again, which is harmless. Dramatiq would hold its
+        thread with it until Redis is back, and say so every five seconds."""
+        try:
+            with told():
+                how(message)
+        except ConnectionClosed:
+            say("the taking of calls", RedisAway("Redis does not answer"))
+        except Unavailable as error:
+            say("the taking of calls", error)
+        # There is room for another call now; the consumer may have fallen asleep for the lack of it.
         self.broker.wake(self.queue_name)
 
     def _next_at_once(self) -> Any:

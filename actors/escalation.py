@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from loguru import logger
 
 from tocsin.actors import queues
+from tocsin.actors.outages import say_failed
 from tocsin.domain.delivery import Channel
 from tocsin.domain.errors import Unavailable
 from tocsin.storage.store import Store
@@ -30,7 +31,7 @@ async def watch(store: Store, providers: Mapping[Channel, str], threads: int = 1
             away = True
             await asyncio.sleep(_AWAY_S)
         except Exception:
-            logger.exception("looking for what is due failed")
+            say_failed("looking for what is due")
             await asyncio.sleep(_AWAY_S)
 
 

@@ -3,6 +3,7 @@
 Every process that runs actors runs these; each job is harmless many at a time, or takes a lock so that one does it.
 """
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
@@ -12,6 +13,7 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from loguru import logger
 
 from tocsin.actors import queues
+from tocsin.actors.outages import say_failed
 from tocsin.domain.errors import Overloaded, Unavailable
 from tocsin.domain.event import Contact
 from tocsin.storage import idempotency, queries, users
@@ -122,7 +124,8 @@ def _now_ms() -> int:
 
 
 def _quietly(job: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
-    """The job, saying no more than a word while a server is away: others say it aloud."""
+    """The job, saying no more than a word while a server is away: others say it aloud. The scheduler would tell a
+    defect at each of its times."""
 
     @wraps(job)
     async def run() -> None:
@@ -130,5 +133,9 @@ def _quietly(job: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]
             await job()
         except Unavailable as error:
             logger.debug("{} waits: {}", job.__name__, error)
+        except asyncio.CancelledError:
+            logger.debug("{} was broken off, for the process ends", job.__name__)
+        except Exception:
+            say_failed(job.__name__.strip("_"))
 
     return run

@@ -32,24 +32,34 @@ class Persister:
     def __init__(self, store: Store, name: str) -> None:
         self._store = store
         self._name = name
+        self._stopped = False
 
-    async def drain(self, limit_s: float = math.inf) -> None:
+    def stop(self) -> None:
+        """Ends drains after the batch that they are at; the `last` one alone goes on."""
+        self._stopped = True
+
+    async def drain(self, limit_s: float = math.inf, *, last: bool = False) -> None:
         """Stores what waits until nothing is left, until Postgres or Redis is away, or until `limit_s` has passed."""
         try:
-            await self._drain(time.monotonic() + limit_s)
+            await self._drain(time.monotonic() + limit_s, last=last)
         except Unavailable as error:
             say("the drain of the journal", error)
 
     async def leave(self) -> None:
-        """Takes this process's name off the journal's list of persisters, unless it still holds entries."""
+        """Lets others take at once what this process holds and has not stored; takes its name off the journal's list
+        of persisters, unless it holds something."""
         try:
+            await self._store.facts.give_back(self._name)
             await self._store.facts.leave(self._name)
         except Unavailable as error:
             say("the drain of the journal", error)
 
-    async def _drain(self, until_s: float) -> None:
+    async def _drain(self, until_s: float, *, last: bool) -> None:
         try:
-            while time.monotonic() < until_s and (entries := await self._store.facts.take(self._name, _MOST_ENTRIES)):
+            while time.monotonic() < until_s and (last or not self._stopped):
+                entries = await self._store.facts.take(self._name, _MOST_ENTRIES)
+                if not entries:
+                    break
                 await self._store_batch(entries, [])
         except TooSlow as error:
             # What is left counts as left behind after a while; until then new entries come first.

@@ -7,7 +7,9 @@ import asyncio
 import os
 import socket
 import threading
+import time
 from collections.abc import Coroutine, Iterable, Mapping
+from contextlib import suppress
 from typing import Any, Final
 from uuid import uuid4
 
@@ -38,6 +40,12 @@ from tocsin.storage.redis import connect_broker
 from tocsin.storage.store import Store
 
 _WORKER_WAKES_MS: Final = 500
+_LOOK_AGAIN_S: Final = 0.05
+_STORE_S: Final = 4.0
+"""What is kept of the time to stop for recording what was sent, and for the journal."""
+_LANES_END_S: Final = 2.5
+"""A lane's own last second to break off what is late, and another to record what is known."""
+_LEAST_S: Final = 0.5
 
 
 class Runtime:
@@ -84,14 +92,18 @@ class Runtime:
         logger.info("actors run: {}", ", ".join(self._wanted))
 
     def stop(self) -> None:
-        """Takes nothing new, finishes or hands back what is under way, and returns within `actors.shutdown`."""
+        """Takes nothing new, finishes or hands back what is under way, and returns within `actors.shutdown` and about a
+        second, also while Redis or Postgres hangs. What is not finished by then others take up."""
         limit_s = self._settings.actors.shutdown / 1000
+        end_s = time.monotonic() + limit_s
+        work_s = limit_s - min(_STORE_S, limit_s / 4)
+        self._persister.stop()
         self._loop.run(self._stop_watching())
-        closing = threading.Thread(target=self._loop.run, args=(self._close_lanes(limit_s),))
+        closing = threading.Thread(target=self._loop.run, args=(self._close_lanes(work_s),), daemon=True)
         closing.start()
-        self._stop_workers(limit_s)
-        closing.join()
-        self._loop.run(self._finish(limit_s))
+        self._stop_workers(work_s)
+        closing.join(work_s + _LANES_END_S)
+        self._loop.run(self._finish(max(_LEAST_S, end_s - time.monotonic())))
         self._broker.close()
         self._loop.stop()
         logger.info("actors have stopped")
@@ -144,21 +156,28 @@ class Runtime:
         await asyncio.gather(*(lane.close(limit_s) for lane in self._lanes.values()))
 
     def _stop_workers(self, limit_s: float) -> None:
+        """Lets workers finish what they do. One that waits for a server beyond `limit_s` is left: others are called
+        again."""
         stopping = [
-            threading.Thread(target=worker.stop, kwargs={"timeout": int(limit_s * 1000)}) for worker in self._workers
+            threading.Thread(target=worker.stop, kwargs={"timeout": int(limit_s * 1000)}, daemon=True)
+            for worker in self._workers
         ]
         for thread in stopping:
             thread.start()
-        for thread in stopping:
-            while thread.is_alive():
-                # A consumer may fall asleep once more before it sees that it is to stop.
-                self._broker.wake_all()
-                thread.join(timeout=0.05)
+        end_s = time.monotonic() + limit_s
+        while any(thread.is_alive() for thread in stopping) and time.monotonic() < end_s:
+            # A consumer may fall asleep once more before it sees that it is to stop.
+            self._broker.wake_all()
+            time.sleep(_LOOK_AGAIN_S)
 
     async def _finish(self, limit_s: float) -> None:
-        # Other processes may go on filling the journal, and drain it too.
-        await self._persister.drain(limit_s)
-        await self._persister.leave()
+        """Stores what the journal has, as far as time allows: others may go on filling it, and drain it too."""
+        try:
+            await asyncio.wait_for(self._persister.drain(limit_s / 2, last=True), limit_s)
+        except TimeoutError:
+            logger.info("what is left in the journal is stored by others, or at the next start")
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._persister.leave(), _LEAST_S)
         await self._store.close()
 
 

@@ -7,12 +7,12 @@ import asyncio
 import errno
 import gc
 import os
-import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import uvicorn
@@ -26,6 +26,7 @@ from tocsin.channels.contract import BuildContext
 from tocsin.channels.registry import build_senders, context_of
 from tocsin.channels.sandbox.sandbox import Sandbox
 from tocsin.cli.credentials import with_credentials
+from tocsin.cli.stopping import Stopping, leave
 from tocsin.domain.delivery import Channel
 from tocsin.domain.errors import PostgresAway, SettingError
 from tocsin.domain.settings import Settings
@@ -39,6 +40,10 @@ from tocsin.storage.postgres import Postgres
 from tocsin.storage.store import Store
 
 _MIGRATE_AGAIN_S = 5.0
+_PARTS_END_S = 5.0
+"""What the parts may need beside the times that are set for them: a call to a server that does not answer."""
+_SERVERS_END_S = 30.0
+"""What our own servers may need to write down what they have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,31 +64,32 @@ class Process:
     parts: Parts
     sandbox: Sandbox | None
     listening: socket.socket | None
+    signals: Stopping
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self) -> None:
         """Runs until SIGTERM or SIGINT; a second one ends it at once."""
         loop = asyncio.get_running_loop()
-        for wanted in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(wanted, self._stop)
+        self.signals.to(partial(loop.call_soon_threadsafe, self.stopping.set), self._limit_s())
         async with AsyncExitStack() as stack:
             postgres = Postgres(self.settings.postgres)
             stack.push_async_callback(postgres.close)
             await self._migrate(stack)
-            if self.parts.queues:
+            if self.parts.queues and not self.stopping.is_set():
                 await stack.enter_async_context(self._actors(postgres))
-            if self.parts.http:
+            if self.parts.http and not self.stopping.is_set():
                 await stack.enter_async_context(self._http(postgres))
-            self._say_where()
+            if not self.stopping.is_set():
+                self._say_where()
             await self.stopping.wait()
             logger.info("stopping")
 
-    def _stop(self) -> None:
-        if self.stopping.is_set():
-            logger.warning("stopped by a second signal; what was under way is taken up again at its lease's end")
-            os._exit(1)
-        self.stopping.set()
+    def _limit_s(self) -> float:
+        """How long all parts together may take to stop."""
+        http_ms = self.settings.http.shutdown if self.parts.http else 0
+        actors_ms = self.settings.actors.shutdown if self.parts.queues else 0
+        return (http_ms + actors_ms) / 1000 + _PARTS_END_S
 
     async def _migrate(self, stack: AsyncExitStack) -> None:
         """Brings the schema up to date now, or as soon as Postgres is there."""
@@ -175,7 +181,8 @@ class Process:
 
 def run(settings: Settings, parts: Parts) -> None:
     """Runs a process until it is told to stop. Raises SettingError, and Unavailable where Redis is needed and away."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    signals = Stopping()
+    signals.listen()
     with ExitStack() as stack:
         settings = stack.enter_context(servers(settings, ephemeral=parts.ephemeral))
         listening = _listen(settings) if parts.http else None
@@ -190,7 +197,9 @@ def run(settings: Settings, parts: Parts) -> None:
         # What is there now stays; looking through it again and again would cost each request a tenth of its time.
         gc.collect()
         gc.freeze()
-        uvloop.run(Process(settings, parts, sandbox, listening).run())
+        uvloop.run(Process(settings, parts, sandbox, listening, signals).run())
+        signals.within(_SERVERS_END_S)
+    leave()
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """The outermost layer of every request: its correlation id, its time, its metrics, and the answer to a defect."""
 
+import asyncio
 import re
 import time
 import uuid
@@ -11,7 +12,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from tocsin.http.problems import INTERNAL, Problem
+from tocsin.http.problems import INTERNAL, UNAVAILABLE, Problem
 from tocsin.http.refusals import answer_to
 from tocsin.storage.calls import correlation
 
@@ -64,6 +65,11 @@ class Correlation:
             await self.app(scope, receive, exchange.send)
         except ClientDisconnect:
             logger.info("The caller of {} went away", exchange.route)
+        except asyncio.CancelledError:
+            # The process ends and the time of its requests is over. Whether this one was carried out is not known.
+            logger.warning("{} {} was broken off", scope["method"], exchange.route)
+            if not exchange.started:
+                await answer_to(Problem(UNAVAILABLE, retry_after_s=1), exchange.cid)(scope, receive, exchange.send)
         except Exception:
             logger.exception("{} {} failed", scope["method"], exchange.route)
             if exchange.started:

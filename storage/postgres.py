@@ -4,7 +4,7 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from typing import Any, Generic, ParamSpec, TypeVar
 
@@ -13,6 +13,8 @@ from tocsin.domain.setting_sections import PostgresSettings
 from tocsin.storage.connecting import break_off, connect, is_alive, is_clean
 from tocsin.storage.database import TooSlow, cursor, database, judging
 from tocsin.storage.outage import Outage
+
+_LET_FINISH_S = 1.0
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -31,6 +33,7 @@ class Postgres:
         self._look: Future[None] | None = None
         self._idle: deque[Any] = deque()
         self._outage = Outage()
+        self._at_work: dict[Future[Any], _Work[Any]] = {}
 
     async def call(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         """What `function` answers, run in a thread on a connection of its own. Raises PostgresAway when Postgres does
@@ -47,6 +50,8 @@ class Postgres:
             running = self._threads.submit(self._run, work)
         except RuntimeError as error:
             raise PostgresAway("this process is stopping") from error
+        self._at_work[running] = work
+        running.add_done_callback(lambda done: self._at_work.pop(done, None))
         waiting = asyncio.wrap_future(running)
         try:
             if not await self._done(waiting, limit_ms / 1000):
@@ -68,9 +73,14 @@ class Postgres:
         await self.call_within(2 * self._settings.connect_timeout, _ping)
 
     async def close(self) -> None:
-        """Lets what runs finish and closes every connection."""
+        """Closes every connection. What runs may finish, briefly, and is then broken off: a server that hangs would be
+        waited for without end. A thread that is connecting may outlast this by `connect_timeout`."""
         for pool in (self._threads, self._looking):
-            await asyncio.to_thread(pool.shutdown, wait=True)
+            pool.shutdown(wait=False, cancel_futures=True)
+        if at_work := list(self._at_work):
+            await asyncio.to_thread(wait, at_work, _LET_FINISH_S)
+        for work in list(self._at_work.values()):
+            work.break_off()
         self._drop_idle()
 
     async def _done(self, waiting: "asyncio.Future[_T]", limit_s: float) -> bool:

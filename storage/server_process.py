@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
+from weakref import WeakSet
 
 import psutil
 from loguru import logger
@@ -28,6 +29,7 @@ _RESTART_AFTER_S: Final = 1.0
 _LARGEST_LOG: Final = 10 * 1024**2
 _LONGEST_SOCKET_PATH: Final = 100
 """Systems allow 103 to 107 bytes."""
+_running: "Final[WeakSet[ServerProcess]]" = WeakSet()
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +114,7 @@ class ServerProcess:
         """Returns when `is_ready` says so. Raises Unavailable with the end of the server's log when it ends before, or
         takes longer than `limit_s`."""
         self._keeper.start()
+        _running.add(self)
         limit = time.monotonic() + limit_s
         while not is_ready():
             if not self._keeper.is_alive():
@@ -132,6 +135,16 @@ class ServerProcess:
                 self._process.send_signal(stop_signal)
             self._keeper.join(limit_s)
         self._keeper.join()
+
+    def end(self, limit_s: float) -> None:
+        """Ends the server the short way: its last signal but SIGKILL, and that one after `limit_s`. Takes no lock, for
+        it may be called where `stop` was interrupted."""
+        self._stopping.set()
+        for stop_signal in self._stop_signals[-2:]:
+            if self._process is None or not self._keeper.is_alive():
+                return
+            self._process.send_signal(stop_signal)
+            self._keeper.join(limit_s)
 
     def _keep(self) -> None:
         try:
@@ -168,6 +181,15 @@ class ServerProcess:
         """The end of what the server has written since it was last started."""
         said = self._log.read_bytes()[self._log_from :].decode("utf-8", "replace") if self._log.exists() else ""
         return " | ".join(line.strip() for line in said.splitlines()[-4:]) or "it said nothing"
+
+
+def end_all(limit_s: float) -> None:
+    """Ends every server that this process runs, for it ends at once itself."""
+    enders = [threading.Thread(target=server.end, args=(limit_s,), daemon=True) for server in list(_running)]
+    for ender in enders:
+        ender.start()
+    for ender in enders:
+        ender.join(2 * limit_s)
 
 
 def launched(
