@@ -57,14 +57,18 @@ class Journal:
     async def give_back(self, persister: str) -> None:
         """Lets others take at once what this persister held when Postgres went away, itself included."""
         with told():
-            pending = await self._client.xpending_range(
-                self._keys.facts, _GROUP, min="-", max="+", count=1000, consumername=persister
-            )
-            if pending:
-                ids = [entry["message_id"] for entry in pending]
-                await self._client.xclaim(
-                    self._keys.facts, _GROUP, persister, min_idle_time=0, message_ids=ids, idle=_TAKE_OVER_AFTER_MS
+            try:
+                pending = await self._client.xpending_range(
+                    self._keys.facts, _GROUP, min="-", max="+", count=1000, consumername=persister
                 )
+                if pending:
+                    ids = [entry["message_id"] for entry in pending]
+                    await self._client.xclaim(
+                        self._keys.facts, _GROUP, persister, min_idle_time=0, message_ids=ids, idle=_TAKE_OVER_AFTER_MS
+                    )
+            except ResponseError as error:
+                if not str(error).startswith("NOGROUP"):
+                    raise
 
     async def failed(self, entry: str) -> int:
         """Counts that an entry met a defect of ours, and answers how often it has; 0 where Redis cannot count now."""
