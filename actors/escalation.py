@@ -9,6 +9,7 @@ from tocsin.actors import queues
 from tocsin.actors.outages import say_failed
 from tocsin.domain.delivery import Channel
 from tocsin.domain.errors import Unavailable
+from tocsin.storage.memory import Work
 from tocsin.storage.store import Store
 
 EVERY_S = 0.1
@@ -22,7 +23,7 @@ async def watch(store: Store, providers: Mapping[Channel, str], threads: int = 1
         try:
             busy = await escalate(store, providers, threads)
             if away:
-                logger.info("Redis is back")
+                logger.info("what is due starts again")
             away = False
             await asyncio.sleep(0 if busy else EVERY_S)
         except Unavailable as error:
@@ -36,7 +37,8 @@ async def watch(store: Store, providers: Mapping[Channel, str], threads: int = 1
 
 
 async def escalate(store: Store, providers: Mapping[Channel, str], threads: int) -> bool:
-    """One look. True when there may be more that is due already."""
+    """One look, unless Redis is nearly full. True when there may be more that is due already."""
+    await store.memory.check(Work.SEND)
     calls, more = await store.flights.escalate(queues.SENDING_CHANNELS, providers)
     for call in calls:
         kind, _, name = call.partition(":")

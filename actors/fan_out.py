@@ -8,6 +8,7 @@ from tocsin.actors import queues
 from tocsin.actors.outages import say
 from tocsin.domain.errors import Unavailable
 from tocsin.storage.calls import correlation
+from tocsin.storage.memory import Work
 from tocsin.storage.store import Store
 
 
@@ -30,6 +31,7 @@ async def _pages(store: Store, identifier: UUID) -> None:
     correlation.set(event.cid)
     cursor, state = await store.flights.cursor(identifier), "more"
     while state in {"more", "moved"}:
+        await store.memory.check(Work.PLAN)
         page = await store.flights.take_page(event, cursor)
         if page.chunk is not None:
             await store.calls.put(queues.ROUTE, "route", str(identifier), page.chunk)

@@ -17,6 +17,7 @@ from tocsin.actors.outages import say_failed
 from tocsin.domain.errors import Overloaded, Unavailable
 from tocsin.domain.event import Contact
 from tocsin.storage import idempotency, queries, users
+from tocsin.storage.memory import Work
 from tocsin.storage.store import Store
 
 _SWEEP_S = 5
@@ -24,6 +25,8 @@ _FORGET_S = 600
 _TIDY_S = 60
 _MOST_FORGOTTEN = 5_000
 _UNSTARTED_AFTER_MS = 5_000
+_CALLED_WITHIN_MS = 5_000
+"""After so long in the journal an entry is drained without a call."""
 _MOST_SWEPT = 200
 _BEHIND_MS = 3_600_000
 _KNOWN_MS = 23 * 3_600_000
@@ -67,6 +70,14 @@ class Jobs:
         except Overloaded:
             # At its limit Redis takes no call, and has no other way back from it than this.
             await self._drain()
+            return
+        if await self._left_behind():
+            # A call may wait that nobody can take: at its limit Redis hands none out either.
+            await self._drain()
+
+    async def _left_behind(self) -> bool:
+        oldest_ms = await self._store.facts.oldest_ms()
+        return oldest_ms is not None and _now_ms() - oldest_ms > _CALLED_WITHIN_MS
 
     async def _tidy_journal(self) -> None:
         await self._store.facts.tidy()
@@ -79,6 +90,7 @@ class Jobs:
         async with self._store.lock("enter_unstarted", limit_s=60) as mine:
             if not mine:
                 return
+            await self._store.memory.check(Work.ACCEPT)
             behind = await self._behind()
             unstarted = await self._store.postgres.call(
                 queries.unfinished_events, _UNSTARTED_AFTER_MS, _MOST_SWEPT, started=False

@@ -16,6 +16,7 @@ from tocsin.domain.plan import PlannedDelivery, plan_for
 from tocsin.domain.preferences import allows
 from tocsin.storage.calls import correlation
 from tocsin.storage.flights import Routing
+from tocsin.storage.memory import Work
 from tocsin.storage.store import Store
 
 
@@ -34,6 +35,7 @@ async def route(store: Store, event_id: str, chunk: int) -> None:
 
 
 async def _route(store: Store, identifier: UUID, chunk: int) -> None:
+    await store.memory.check(Work.PLAN)
     event = await store.flights.event(identifier)
     people = await store.flights.chunk(identifier, chunk)
     if event is None or not people:

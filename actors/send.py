@@ -20,6 +20,7 @@ from tocsin.domain.delivery import Channel, Reason
 from tocsin.domain.errors import RedisAway, SettingError, Unavailable
 from tocsin.storage.calls import correlation
 from tocsin.storage.flights import Claim, Ending
+from tocsin.storage.memory import Work
 from tocsin.storage.store import Store
 
 _MARGIN_S = 2.0
@@ -102,6 +103,7 @@ class Lane:
 
     async def _claim(self, most: int) -> list[Claim]:
         try:
+            await self._store.memory.check(Work.SEND)
             return await self._store.flights.claim(
                 self.channel,
                 uuid4().hex,
@@ -129,8 +131,9 @@ class Lane:
                 started += 1
                 self._start(self._send_in_slot(claim, message, began))
         except Unavailable as error:
-            # The lease's end frees what was claimed and not begun.
             say(f"sending {self.channel}", error)
+            # What cannot be handed back is free at its lease's end.
+            await self._hand_back(claims, _DATA_DELAY_MS)
         except Exception:
             logger.exception("what was claimed on {} could not be sent; it waits for its lease's end", self.channel)
         finally:

@@ -124,11 +124,7 @@ class Journal:
         return _read_of(_entries_of(answer))
 
     async def _make_group(self) -> None:
-        try:
-            await self._client.xgroup_create(self._keys.facts, _GROUP, id="0", mkstream=True)
-        except ResponseError as error:
-            if not str(error).startswith("BUSYGROUP"):
-                raise
+        await self._scripts.run("group", _GROUP)
 
 
 def _read_of(entries: Sequence[tuple[str, dict[str, str]]]) -> list[Entry]:

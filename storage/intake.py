@@ -17,7 +17,7 @@ from tocsin.domain.event import Event, Recipient
 from tocsin.storage import accepted
 from tocsin.storage.accepted import Accepted, Idempotency, Stored
 from tocsin.storage.entrance import Entrance
-from tocsin.storage.memory import MemoryGuard
+from tocsin.storage.memory import MemoryGuard, Work
 from tocsin.storage.postgres import Postgres
 
 _MOST_TOGETHER = 200
@@ -56,7 +56,7 @@ class Intake:
         """Takes one event. Raises Unavailable when neither store can keep it (Overloaded when Redis is nearly full),
         Conflict when its idempotency key was used for another request."""
         with suppress(RedisAway):
-            await self._memory.check()
+            await self._memory.check(Work.ACCEPT)
         try:
             stored = await self._commit(row)
         except PostgresAway:

@@ -1,6 +1,8 @@
-"""Memory of Redis, watched: past a set share of it nothing new is accepted until it has drained (F7)."""
+"""Memory of Redis, watched: past set shares of it, one kind of work after the other stops until it has drained (F7)."""
 
 import time
+from collections.abc import Mapping
+from enum import StrEnum
 from typing import Any
 
 from tocsin.domain.errors import Overloaded
@@ -9,23 +11,34 @@ from tocsin.storage.redis import info
 _FRESH_S = 1.0
 
 
+class Work(StrEnum):
+    """What stops, the earlier the less it matters to what is in motion. Recording, reading and draining never stop."""
+
+    ACCEPT = "new events are taken"
+    PLAN = "recipients are planned"
+    SEND = "sends begin"
+
+
 class MemoryGuard:
     """Asks Redis at most once a second. `most` in bytes; None: what Redis itself is told (its maxmemory)."""
 
-    def __init__(self, client: Any, *, most: int | None, share: float) -> None:
+    def __init__(self, client: Any, *, most: int | None, shares: Mapping[Work, float]) -> None:
         self._client = client
         self._most = most
-        self._share = share
+        self._shares = shares
         self._asked_at = -_FRESH_S
         self._used_share = 0.0
 
-    async def check(self) -> None:
-        """Raises Overloaded past the share, and RedisAway."""
+    async def check(self, work: Work) -> None:
+        """Raises Overloaded past the share at which `work` stops, and RedisAway."""
         if time.monotonic() - self._asked_at >= _FRESH_S:
             self._asked_at = time.monotonic()
             await self._ask()
-        if self._used_share >= self._share:
-            raise Overloaded(f"Redis has used {self._used_share:.0%} of its memory; it is draining")
+        share = self._shares[work]
+        if self._used_share >= share:
+            raise Overloaded(
+                f"Redis has used {self._used_share:.0%} of its memory; no {work} past {share:.0%}, until it has drained"
+            )
 
     async def _ask(self) -> None:
         memory = await info(self._client, "memory")

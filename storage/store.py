@@ -26,7 +26,7 @@ from tocsin.storage.inbox_view import InboxView
 from tocsin.storage.intake import Intake, Taken
 from tocsin.storage.keys import Keys
 from tocsin.storage.keys_mirror import KeysMirror
-from tocsin.storage.memory import MemoryGuard
+from tocsin.storage.memory import MemoryGuard, Work
 from tocsin.storage.people import People
 from tocsin.storage.postgres import Postgres
 from tocsin.storage.profiles import Profiles
@@ -73,8 +73,13 @@ class Store:
         self.calls = Calls(client, scripts, keys)
         self.keys_mirror = KeysMirror(client, keys)
         self.people = People(self.flights, self.profiles, postgres)
-        memory = MemoryGuard(client, most=settings.redis.max_memory, share=settings.redis.max_memory_share)
-        self._intake = Intake(Entrance(scripts, self.flights, self.calls), postgres, memory, self.learn_durability)
+        shares = {
+            Work.ACCEPT: settings.redis.max_memory_share,
+            Work.PLAN: settings.redis.plan_memory_share,
+            Work.SEND: settings.redis.claim_memory_share,
+        }
+        self.memory = MemoryGuard(client, most=settings.redis.max_memory, shares=shares)
+        self._intake = Intake(Entrance(scripts, self.flights, self.calls), postgres, self.memory, self.learn_durability)
 
     @classmethod
     async def open(cls, settings: Settings, postgres: Postgres) -> "Store":
