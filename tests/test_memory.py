@@ -1,0 +1,236 @@
+"""Redis nearly full and full: one kind of work after another stops, none is half done, and it goes on by itself."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import redis
+from prometheus_client import CollectorRegistry
+
+from tests.scenes import an_event, people, routed, routing
+from tests.stored import ask
+from tests.test_flights import eventually
+from tests.test_lanes import Carrier
+from tocsin.actors.escalation import escalate
+from tocsin.actors.fan_out import fan_out
+from tocsin.actors.jobs import Jobs
+from tocsin.actors.metrics import SendCounters
+from tocsin.actors.outcomes import SendRules
+from tocsin.actors.persist import Persister
+from tocsin.actors.route import route
+from tocsin.actors.send import Lane
+from tocsin.domain.delivery import Channel, Status
+from tocsin.domain.errors import Overloaded, SettingError
+from tocsin.domain.plan import Step
+from tocsin.domain.retry import RetryRule
+from tocsin.domain.settings import load
+from tocsin.storage.flights import Claim, Ending
+from tocsin.storage.memory import Work
+from tocsin.storage.postgres import Postgres
+from tocsin.storage.store import Store
+
+pytestmark = pytest.mark.servers
+
+SMS_NOW = Step(Channel.SMS, 0)
+LEASE_MS = 60_000
+USERS = [f"u{n}" for n in range(30)]
+
+
+@pytest.fixture
+async def store(redis_url: str, postgres_url: str) -> AsyncIterator[Store]:
+    made = await opened(redis_url, postgres_url)
+    yield made
+    await made._client.config_set("maxmemory", "0")
+    await made.close()
+    await made.postgres.close()
+
+
+async def opened(redis_url: str, postgres_url: str, **more: Any) -> Store:
+    settings = load({}).with_values({"postgres.url": postgres_url, "redis.url": redis_url, **more})
+    return await Store.open(settings, Postgres(settings.postgres))
+
+
+@contextmanager
+def full(redis_url: str) -> Iterator[None]:
+    """A Redis that takes nothing more."""
+    with redis.Redis.from_url(redis_url) as client:
+        client.config_set("maxmemory-policy", "noeviction")
+        client.config_set("maxmemory", "1")
+        try:
+            yield
+        finally:
+            client.config_set("maxmemory", "0")
+
+
+def content(redis_url: str) -> dict[bytes, Any]:
+    """Everything that Redis holds."""
+    with redis.Redis.from_url(redis_url) as client:
+        return {name: client.dump(name) for name in client.scan_iter()}
+
+
+async def claimed(store: Store, token: str, most: int) -> list[Claim]:
+    return await store.flights.claim(Channel.SMS, token, most, lease_ms=LEASE_MS, attempts=3, resend=True)
+
+
+def lane(store: Store, carrier: Carrier) -> Lane:
+    rules = SendRules(RetryRule(attempts=3, base_ms=1, cap_ms=1, jitter=0.0), LEASE_MS, resend_unknown=False)
+    return Lane(store, carrier, rules, SendCounters(CollectorRegistry()))
+
+
+async def statuses(store: Store) -> list[str]:
+    def look() -> list[str]:
+        return [status for (status,) in ask("SELECT status FROM deliveries ORDER BY id")]
+
+    return await store.postgres.call(look)
+
+
+async def test_a_script_that_redis_has_no_room_for_has_changed_nothing(store: Store, redis_url: str) -> None:
+    """Whatever it does first is refused, or all of it is done: no script leaves half a change."""
+    flights = store.flights
+    old, new, paged, planned = (an_event(SMS_NOW, Step(Channel.EMAIL, 1)) for _ in range(4))
+    await routed(flights, old, *USERS)
+    claims = await claimed(store, "begun", 2)
+    for event in (paged, planned):
+        await flights.accept(event, people(*USERS), None)
+    page = await flights.take_page(planned, 0)
+    assert page.chunk == 0
+    calls: Sequence[Callable[[], Awaitable[Any]]] = (
+        lambda: flights.accept(new, people("u1"), {"f": "accepted"}),
+        lambda: flights.take_page(paged, 0),
+        lambda: flights.route(planned, 0, [routing(planned, user) for user in USERS]),
+        lambda: flights.escalate([Channel.SMS]),
+        lambda: claimed(store, "another", 5),
+        lambda: flights.begin(claims, "begun", lease_ms=LEASE_MS, detail={}),
+        lambda: store.calls.put("route", "route", "x"),
+    )
+    before = content(redis_url)
+    with full(redis_url):
+        for call in calls:
+            with pytest.raises(Overloaded):
+                await call()
+            assert content(redis_url) == before
+    for call in calls:
+        await call()
+
+
+async def test_what_hands_back_records_and_drains_passes_a_full_redis(store: Store, redis_url: str) -> None:
+    event = an_event(SMS_NOW)
+    await routed(store.flights, event, *USERS)
+    claims = await claimed(store, "t", 4)
+    await store.flights.begin(claims[:2], "t", lease_ms=LEASE_MS, detail={})
+    with full(redis_url):
+        await store.flights.record([Ending(claims[0], Status.SENT, {})])
+        await store.flights.release(claims[2:], "t")
+        await store.flights.back_off(f"e:{event.id}", event.id, error=None)
+        # Nobody has made the journal's group before.
+        await Persister(store, "one").drain()
+        assert await store.facts.length() == 0
+    assert sorted(await statuses(store)) == ["QUEUED"] * 28 + ["SENDING", "SENT"]
+
+
+async def test_a_full_redis_is_drained_though_a_call_waits_that_nobody_can_take(
+    store: Store, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store.nudge_persister()
+    await routed(store.flights, an_event(SMS_NOW), *USERS)
+    jobs = Jobs(store, "one", Persister(store, "one").drain)
+    monkeypatch.setattr("tocsin.actors.jobs._CALLED_WITHIN_MS", -60_000)
+    with full(redis_url):
+        await jobs._nudge()
+        assert await store.facts.length() == 0
+
+
+async def test_filled_to_the_brim_it_drains_and_goes_on_by_itself(store: Store, redis_url: str) -> None:
+    """Sends stop without using up an attempt; once somebody makes room all of them go out, each once."""
+    event = an_event(SMS_NOW)
+    await store.profiles.keep_inline(event.id, people(*USERS), 600_000)
+    await routed(store.flights, event, *USERS)
+    sms, persister = lane(store, carrier := Carrier()), Persister(store, "one")
+    with full(redis_url):
+        store.memory._asked_at = -1.0
+        await sms.run()
+        with pytest.raises(Overloaded):
+            await escalate(store, {}, 1)
+        with pytest.raises(Overloaded):
+            await store.accept(an_event(), people("u1"), None)
+        assert carrier.got == []
+        await persister.drain()
+    assert await statuses(store) == ["QUEUED"] * len(USERS)
+
+    async def all_sent() -> bool:
+        store.memory._asked_at = -1.0
+        await sms.run()
+        return len(carrier.got) == len(USERS)
+
+    await eventually(all_sent)
+    await sms.close(2)
+    await persister.drain()
+    assert await statuses(store) == ["SENT"] * len(USERS)
+    assert {(message.user, message.attempt) for message in carrier.got} == {(user, 1) for user in USERS}
+
+
+async def test_a_claim_that_redis_has_no_room_to_begin_is_handed_back(
+    store: Store, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    event = an_event(SMS_NOW)
+    await store.profiles.keep_inline(event.id, people("u1"), 600_000)
+    await routed(store.flights, event, "u1")
+    begin = store.flights.begin
+
+    async def without_room(*claims: Any, **rules: Any) -> list[bool]:
+        with full(redis_url):
+            return await begin(*claims, **rules)
+
+    sms = lane(store, carrier := Carrier())
+    with monkeypatch.context() as patch:
+        patch.setattr(store.flights, "begin", without_room)
+        await sms.run()
+        await sms.close(2)
+    assert carrier.got == []
+    (claim,) = await eventually(lambda: claimed(store, "t", 1))
+    assert claim.attempt == 1
+
+
+async def test_accepting_stops_first_then_planning_then_sending(redis_url: str, postgres_url: str) -> None:
+    stopped: list[list[Work]] = []
+    for share in (0.7, 0.78, 0.85, 0.95):
+        store = await opened(redis_url, postgres_url)
+        used = (await store._client.info("memory"))["used_memory"]
+        await store.close()
+        await store.postgres.close()
+        store = await opened(redis_url, postgres_url, **{"redis.max_memory": f"{int(used / share)}B"})
+        stopped.append([work for work in Work if await is_stopped(store, work)])
+        await store.close()
+        await store.postgres.close()
+    assert stopped == [[], [Work.ACCEPT], [Work.ACCEPT, Work.PLAN], [Work.ACCEPT, Work.PLAN, Work.SEND]]
+
+
+async def is_stopped(store: Store, work: Work) -> bool:
+    try:
+        await store.memory.check(work)
+    except Overloaded:
+        return True
+    return False
+
+
+async def test_recipients_wait_for_room_and_are_planned_by_themselves(store: Store, redis_url: str) -> None:
+    event = an_event(SMS_NOW, recipient_count=len(USERS))
+    await store.flights.accept(event, people(*USERS), None)
+    store.memory._used_share, store.memory._asked_at = 0.85, float("inf")
+    await fan_out(store, str(event.id))
+    assert await store.flights.cursor(event.id) == 0
+    store.memory._used_share = 0.7
+    await fan_out(store, str(event.id))
+    store.memory._used_share = 0.85
+    await route(store, str(event.id), 0)
+    assert len(await store.flights.chunk(event.id, 0)) == len(USERS)
+    assert await store._client.zscore(store._keys.due, f"c:{event.id}:0")
+    store.memory._used_share = 0.7
+    await route(store, str(event.id), 0)
+    assert await store.flights.chunk(event.id, 0) == []
+
+
+def test_the_shares_must_lie_in_their_order() -> None:
+    with pytest.raises(SettingError, match="plan_memory_share"):
+        load({}).with_values({"redis.plan_memory_share": 0.5})
