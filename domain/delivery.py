@@ -92,8 +92,8 @@ class Reason(StrEnum):
 Fact = dict[str, Any]
 """What is known of one status of one attempt: `at` (ms) and any of reason, provider, provider_id, word (the provider's
 own), code, message, due (ms), price, segments, attempts (how many are allowed), address, cid; for what a person or a
-look-up settled, by (who), method and confidence (T7), difference (ms). Times and counts are integers, the others text;
-what is not known is left out."""
+look-up settled, by (who), note (what they said), method and confidence (T7), difference (ms). Times and counts are
+integers, the others text; what is not known is left out."""
 
 History = dict[str, Fact]
 
@@ -126,13 +126,19 @@ def shown_attempt(history: History) -> tuple[int, Status]:
     Of all attempts it is the greatest by (evidence, number), where delivered counts 3, sent 2, open or uncertain 1 and
     the rest 0: an uncertain first attempt whose receipt comes late beats a second one that failed.
     """
+    standing = standings(history)
+    number = max(standing, key=lambda attempt: (evidence(standing[attempt]), attempt))
+    return number, standing[number]
+
+
+def standings(history: History) -> dict[int, Status]:
+    """Where each attempt stands."""
     standing: dict[int, Status] = {}
     for place in history:
         attempt, status, _ = parse_key(place)
         if attempt not in standing or RANK[status] > RANK[standing[attempt]]:
             standing[attempt] = status
-    number = max(standing, key=lambda attempt: (evidence(standing[attempt]), attempt))
-    return number, standing[number]
+    return standing
 
 
 def evidence(status: Status) -> int:

@@ -24,6 +24,7 @@ from tocsin.http import (
     outbox,
     posting,
     realtime,
+    settling,
     users,
 )
 from tocsin.http.context import Context
@@ -37,6 +38,7 @@ _RESOURCES: Final = (
     notifications,
     events,
     deliveries,
+    settling,
     users,
     keys,
     callbacks,

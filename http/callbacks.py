@@ -1,7 +1,8 @@
 """What providers tell afterwards: Twilio's status callbacks (T5).
 
 A callback is one journal entry that holds the receipt and the raw callback: both are applied, or neither. It may come
-late, twice and out of order; facts merge the same whatever their order. A 503 makes Twilio try again, because the
+late, twice and out of order; facts merge the same whatever their order. An attempt that was in doubt is settled by it
+at once, and another that waits because of the doubt is not sent any more. A 503 makes Twilio try again, because the
 sender asks it to in the callback's URL.
 """
 
@@ -22,6 +23,7 @@ from tocsin.domain.delivery import Channel
 from tocsin.http.caller import PUBLIC
 from tocsin.http.endpoint import Call, Endpoint, read_body
 from tocsin.http.problems import AWAY, BAD_REQUEST, BAD_SIGNATURE, BODY_TOO_LARGE, Problem
+from tocsin.storage.settling import Telling
 
 _MOST_BYTES: Final = 64 * 1024
 _MOST_FIELDS: Final = 200
@@ -34,10 +36,12 @@ async def post_twilio(call: Call[None, Any]) -> Response:
     form = _form_of(raw)
     _check_signature(call, form)
     at_ms = time.time_ns() // 1_000_000
-    receipt = twilio.receipt(form)
-    facts = [_callback_fact(receipt, form, raw, at_ms, call.cid)]
-    moved = _moved_fact(call, receipt, at_ms)
-    await call.context.store.record_callback([moved, *facts] if moved else facts)
+    receipt, named = twilio.receipt(form), _attempt_of(call)
+    kept = _callback_fact(receipt, form, raw, at_ms, call.cid)
+    if named is not None:
+        kept |= {"delivery": str(ids.delivery_id(named[0], named[1], Channel.SMS)), "attempt": named[2]}
+    telling = _telling(call, receipt, named)
+    await call.context.store.settle([telling] if telling else [], [kept])
     return Response(status_code=204)
 
 
@@ -65,12 +69,10 @@ def _signed_url(call: Call[None, Any]) -> str:
     return f"{base}{request.url.path}?{query}" if query else f"{base}{request.url.path}"
 
 
-def _moved_fact(call: Call[None, Any], receipt: twilio.Receipt, at_ms: int) -> dict[str, Any] | None:
+def _telling(call: Call[None, Any], receipt: twilio.Receipt, named: tuple[UUID, int, int] | None) -> Telling | None:
     """What the receipt changes; None where it names no attempt of ours, or says a word that is not known."""
-    named = _attempt_of(call)
     if named is None or receipt.status is None:
         return None
-    notification, step, attempt = named
     told = {
         "reason": receipt.reason,
         "provider": call.context.provider_of(Channel.SMS),
@@ -82,11 +84,12 @@ def _moved_fact(call: Call[None, Any], receipt: twilio.Receipt, at_ms: int) -> d
         "cid": call.cid,
     }
     detail = {name: value for name, value in told.items() if value is not None}
-    move = [notification, step, Channel.SMS, attempt, receipt.status, receipt.word, at_ms, detail]
-    return {"f": "moved", "d": [move]}
+    notification, step, attempt = named
+    return Telling(notification, step, Channel.SMS, attempt, receipt.status, detail, receipt.word)
 
 
-def _attempt_of(call: Call[None, Any]) -> tuple[str, int, int] | None:
+def _attempt_of(call: Call[None, Any]) -> tuple[UUID, int, int] | None:
+    """The notification, step and attempt that the callback's own query names."""
     query = call.request.query_params
     try:
         notification = UUID(query["notification"])
@@ -95,7 +98,7 @@ def _attempt_of(call: Call[None, Any]) -> tuple[str, int, int] | None:
     except (KeyError, ValueError):
         return None
     fitting = exact and 0 < step < _MOST_STEPS and 0 < attempt < _MOST_STEPS
-    return (str(notification), step, attempt) if fitting else None
+    return (notification, step, attempt) if fitting else None
 
 
 def _callback_fact(receipt: twilio.Receipt, form: FormData, raw: bytes, at_ms: int, cid: str) -> dict[str, Any]:
@@ -106,7 +109,8 @@ def _callback_fact(receipt: twilio.Receipt, form: FormData, raw: bytes, at_ms: i
     for name, value in form.multi_items():
         fields.setdefault(name.replace("\0", ""), []).append(str(value).replace("\0", ""))
     told = {name: values[0] if len(values) == 1 else values for name, values in fields.items()}
-    return {"f": "callback", "provider": "twilio", "at": at_ms, "id": identifier, "raw": told, "cid": cid}
+    named = {"provider_id": receipt.provider_id or None, "word": receipt.word or None}
+    return {"f": "callback", "provider": "twilio", "at": at_ms, "id": identifier, "raw": told, "cid": cid, **named}
 
 
 ENDPOINTS: Final = (

@@ -72,7 +72,8 @@ class DeliveryStatus(Answer):
 
 
 class JourneyStep(Answer):
-    """One thing that happened. `what` is a status of a delivery; or ACCEPTED, LISTED, READ, CANCELLED of the whole."""
+    """One thing that happened. `what` is a status of a delivery; or ACCEPTED, LISTED, READ, CANCELLED of the whole.
+    What a person or a look-up settled says by whom, how it was found out, and how sure and how near in time it is."""
 
     at: Moment
     what: Status | Literal["ACCEPTED", "LISTED", "READ"]
@@ -87,6 +88,11 @@ class JourneyStep(Answer):
     error: str | None
     error_code: str | None
     due_at: Moment | None
+    by: str | None
+    note: str | None
+    method: str | None
+    confidence: str | None
+    difference_ms: int | None
     correlation_id: str | None
 
 
@@ -178,5 +184,10 @@ def _step_of(happening: Happening) -> JourneyStep:
         error=fact.get("message"),
         error_code=fact.get("code"),
         due_at=fact.get("due"),
+        by=fact.get("by"),
+        note=fact.get("note"),
+        method=fact.get("method"),
+        confidence=fact.get("confidence"),
+        difference_ms=fact.get("difference"),
         correlation_id=fact.get("cid"),
     )

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Final
 from uuid import UUID
 
-from tocsin.domain.delivery import Fact, Status, parse_key
+from tocsin.domain.delivery import Fact, History, Status, parse_key
 from tocsin.storage.id_ranges import first_of, of_event
 from tocsin.storage.models import Delivery, Event, Notification
 from tocsin.storage.moments import ms_of
@@ -118,6 +118,12 @@ def delivery(identifier: UUID) -> DeliveryRow | None:
     """One delivery."""
     row = Delivery.get_or_none(Delivery.id == identifier)
     return _row(row) if row else None
+
+
+def history_of(identifier: UUID) -> History | None:
+    """Everything known of one delivery."""
+    row = Delivery.select(Delivery.history).where(Delivery.id == identifier).first()
+    return dict(row.history) if row else None
 
 
 def delivery_status(notification: UUID) -> NotificationStatus | None:

@@ -13,7 +13,7 @@ from tocsin.storage.database import Refused
 
 _TEXTS: Final = (
     *("reason", "provider", "provider_id", "word", "code", "message", "price", "address", "cid"),
-    *("by", "method", "confidence"),
+    *("by", "note", "method", "confidence"),
 )
 _is_uuid: Final = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}").fullmatch
 _CHANNELS: Final = {str(channel): channel for channel in Channel}
@@ -59,13 +59,18 @@ class EventProgress:
 
 @dataclass(frozen=True, slots=True)
 class Callback:
-    """What a provider told, as it told it."""
+    """What a provider told, as it told it. `delivery` and `attempt` are those that it names, `provider_id` and `word`
+    the provider's own id of the message and word for what became of it; None where it did not say."""
 
     provider: str
     id: str
     at_ms: int
     cid: str | None
     raw: Any
+    delivery: str | None = None
+    attempt: int | None = None
+    provider_id: str | None = None
+    word: str | None = None
 
 
 @dataclass(slots=True)
@@ -166,7 +171,8 @@ def _read(rows: Gathered, fact: Mapping[str, Any]) -> None:
 
 
 def _callback(rows: Gathered, fact: Mapping[str, Any]) -> None:
-    told = Callback(fact["provider"], fact["id"], int(fact["at"]), fact["cid"], fact["raw"])
+    named = {name: fact.get(name) for name in ("delivery", "attempt", "provider_id", "word")}
+    told = Callback(fact["provider"], fact["id"], int(fact["at"]), fact["cid"], fact["raw"], **named)
     rows.callbacks.setdefault((told.provider, told.id), told)
 
 

@@ -82,5 +82,8 @@ on conflict (id) do update set
 """
 EVENT_VALUES: Final = "(%s::uuid, %s, %s::bigint, %s, tocsin_time(%s), tocsin_time(%s), tocsin_time(%s), %s, %s)"
 
-CALLBACKS: Final = "insert into callbacks (provider, id, received_at, cid, raw) values %s on conflict do nothing"
-CALLBACK_VALUES: Final = "(%s, %s, tocsin_time(%s), %s, %s)"
+CALLBACKS: Final = """
+insert into callbacks (provider, id, received_at, cid, raw, delivery_id, attempt, provider_id, word) values %s
+on conflict do nothing
+"""
+CALLBACK_VALUES: Final = "(%s, %s, tocsin_time(%s), %s, %s, %s::uuid, %s::integer, %s, %s)"

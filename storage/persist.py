@@ -93,7 +93,8 @@ def _event_values(identifier: str, row: EventProgress) -> tuple[Any, ...]:
 
 
 def _callback_values(told: Callback) -> tuple[Any, ...]:
-    return (told.provider, told.id, told.at_ms, told.cid, _json(told.raw))
+    named = (told.delivery, told.attempt, told.provider_id, told.word)
+    return (told.provider, told.id, told.at_ms, told.cid, _json(told.raw), *named)
 
 
 def _json(value: Any) -> str | None:

@@ -10,6 +10,7 @@ from tocsin.storage.delivery_queries import (
     deliveries,
     delivery,
     delivery_status,
+    history_of,
     journey,
     notification_row,
 )
@@ -53,6 +54,7 @@ __all__ = [
     "delivery_status",
     "event_audit",
     "event_row",
+    "history_of",
     "inbox",
     "journey",
     "notification_row",

@@ -33,6 +33,7 @@ from tocsin.storage.profiles import Profiles
 from tocsin.storage.redis import connect, info, told
 from tocsin.storage.repeats import Repeats
 from tocsin.storage.scripts import MOST_ITEMS, Scripts
+from tocsin.storage.settling import Settling, Telling
 from tocsin.storage.wakes import Wakes
 
 _DAY_MS = 86_400_000
@@ -65,6 +66,7 @@ class Store:
         self.flights = Flights(client, scripts, keys, inbox, breaker)
         self.breakers = Breakers(client, keys)
         self.facts = Journal(client, keys)
+        self._settling = Settling(scripts)
         self.lists = InboxLists(client, scripts, keys)
         self.inbox = InboxView(self.lists, postgres)
         self.wakes = Wakes(client, keys)
@@ -177,10 +179,11 @@ class Store:
         except Unavailable:
             return False
 
-    async def record_callback(self, facts: list[dict[str, Any]]) -> None:
-        """Keeps what a provider told, all of it or nothing. Raises RedisAway."""
-        await self.facts.append(facts)
+    async def settle(self, tellings: Sequence[Telling], facts: Sequence[dict[str, Any]] = ()) -> list[bool]:
+        """Keeps what became known from elsewhere, all of it or nothing (settling.py). Raises RedisAway."""
+        ended = await self._settling.tell(tellings, facts)
         await self.nudge_persister()
+        return ended
 
     async def stored(self, entries: Sequence[Entry]) -> None:
         """After the commit: trims the lists, forgets the journal's entries, and publishes what was not shown yet. What
