@@ -5,7 +5,7 @@ Every process that runs actors runs these; each job is harmless many at a time, 
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
 from functools import wraps
 
@@ -13,7 +13,7 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from loguru import logger
 
 from tocsin.actors import queues
-from tocsin.actors.outages import say_failed
+from tocsin.actors.outages import remind, say_failed
 from tocsin.domain.errors import Overloaded, Unavailable
 from tocsin.domain.event import Contact
 from tocsin.storage import idempotency, queries, users
@@ -21,6 +21,7 @@ from tocsin.storage.memory import Work
 from tocsin.storage.store import Store
 
 _SWEEP_S = 5
+_OTHERS_START_S = 20
 _FORGET_S = 600
 _TIDY_S = 60
 _MOST_FORGOTTEN = 5_000
@@ -39,10 +40,18 @@ _LONGEST_CHANGE_MS = 30_000
 class Jobs:
     """The schedule of one process."""
 
-    def __init__(self, store: Store, process: str, drain: Callable[[], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        process: str,
+        drain: Callable[[], Awaitable[None]],
+        worked_on: Iterable[str] = queues.ALL,
+    ) -> None:
         self._store = store
         self._process = process
         self._drain = drain
+        self._queues = tuple(worked_on)
+        self._began_s = time.monotonic()
         self._scheduler = AsyncIOScheduler(
             job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": 30}
         )
@@ -51,6 +60,7 @@ class Jobs:
         for job, every_s in (
             (self._nudge, 1),
             (self._say_alive, _SWEEP_S),
+            (self._take_redis, _SWEEP_S),
             (self._enter_unstarted, _SWEEP_S),
             (self._mirror_people, _SWEEP_S),
             (self._forget_idempotency_keys, _FORGET_S),
@@ -83,11 +93,23 @@ class Jobs:
         await self._store.facts.tidy()
 
     async def _say_alive(self) -> None:
-        await self._store.alive(self._process)
+        await self._store.alive(self._process, self._queues)
+        if time.monotonic() - self._began_s < _OTHERS_START_S:
+            return
+        if unattended := await self._store.unattended(queues.ALL):
+            names = ",".join(unattended)
+            remind(
+                f"no process works on {names}; what is to be done there waits: start `tocsin actors --queues {names}`"
+            )
+
+    async def _take_redis(self) -> None:
+        """Redis may have been emptied, or exchanged for another's."""
+        if not await self._store.take_redis():
+            remind("Redis holds what belongs to another Tocsin, with another Postgres; see `tocsin doctor`")
 
     async def _enter_unstarted(self) -> None:
         """Enters stored events that Redis has not: the process that took them died, or Redis was away."""
-        async with self._store.lock("enter_unstarted", limit_s=60) as mine:
+        async with self._store.lock("enter_unstarted") as mine:
             if not mine:
                 return
             await self._store.memory.check(Work.ACCEPT)
@@ -114,7 +136,7 @@ class Jobs:
     async def _mirror_people(self) -> None:
         """Copies what everybody switched off to Redis, once in its life, and after that whoever changed: a change whose
         own copy failed, because Redis was away, is made up for here."""
-        async with self._store.lock("mirror_people", limit_s=300) as mine:
+        async with self._store.lock("mirror_people") as mine:
             if not mine:
                 return
             mirrored_ms = await self._store.profiles.mirrored_ms()

@@ -16,6 +16,12 @@ def say(work: str, error: Unavailable) -> None:
         logger.warning("{} waits: {}", work, error)
 
 
+def remind(what: str) -> None:
+    """Warns of `what`, unless that was done less than a minute ago."""
+    if _is_time_for(what):
+        logger.warning(what)
+
+
 def say_failed(work: str) -> None:
     """Tells the exception that is being handled, a defect of ours, unless one of `work` was told less than a minute
     ago: what is tried again each second would tell it each second."""

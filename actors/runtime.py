@@ -140,7 +140,7 @@ class Runtime:
             asyncio.create_task(watch(self._store, self._providers)),
             asyncio.create_task(self._store.calls.listen(self._broker.wake)),
         ]
-        self._jobs = Jobs(self._store, self._process, self._persister.drain)
+        self._jobs = Jobs(self._store, self._process, self._persister.drain, self._wanted)
         self._jobs.start()
 
     async def _stop_watching(self) -> None:

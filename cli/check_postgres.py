@@ -6,20 +6,20 @@ import asyncio
 import time
 from collections.abc import Iterator
 
-from tocsin.cli.findings import SECRETS_AFTER_DAYS, Finding, Level, age_of_secret, fail, ok, warn
+from tocsin.cli.findings import SECRETS_AFTER_DAYS, Finding, Level, age_of_secret, clock, fail, ok, warn
 from tocsin.domain.errors import PostgresAway
 from tocsin.storage.migrate import pending
 from tocsin.storage.postgres_check import PostgresState, inspect_postgres
 
 
-async def check_postgres(url: str) -> list[Finding]:
-    """The findings about the Postgres at `url`."""
+async def check_postgres(url: str) -> tuple[list[Finding], str | None]:
+    """The findings about the Postgres at `url`, and whose data it has (storage/installation.py)."""
     try:
         state = await asyncio.to_thread(inspect_postgres, url)
         missing = await asyncio.to_thread(pending, url)
     except PostgresAway as away:
-        return [fail("postgres", str(away), "Start it, or mend postgres.url (DATABASE_URL).")]
-    return list(judge_postgres(state, missing, time.time_ns() // 1_000_000))
+        return [fail("postgres", str(away), "Start it, or mend postgres.url (DATABASE_URL).")], None
+    return list(judge_postgres(state, missing, time.time_ns() // 1_000_000)), state.installation
 
 
 def judge_postgres(state: PostgresState, missing: list[str], now_ms: int) -> Iterator[Finding]:
@@ -31,6 +31,7 @@ def judge_postgres(state: PostgresState, missing: list[str], now_ms: int) -> Ite
         yield fail("postgres", f"the schema lacks {', '.join(missing)}", "Run `tocsin migrate`, or start Tocsin.")
     else:
         yield ok("postgres", "the schema is up to date")
+    yield clock("postgres", "Postgres", state.clock_off_ms)
     if state.bad_facts:
         yield warn(
             "postgres",

@@ -25,6 +25,7 @@ from tocsin.actors.runtime import Runtime
 from tocsin.channels.contract import BuildContext
 from tocsin.channels.registry import build_senders, context_of
 from tocsin.channels.sandbox.sandbox import Sandbox
+from tocsin.cli.check_start import check_start
 from tocsin.cli.credentials import with_credentials
 from tocsin.cli.stopping import Stopping, leave
 from tocsin.domain.delivery import Channel
@@ -76,6 +77,8 @@ class Process:
             postgres = Postgres(self.settings.postgres)
             stack.push_async_callback(postgres.close)
             await self._migrate(stack)
+            if not self.parts.ephemeral and not self.stopping.is_set():
+                await check_start(self.settings)
             if self.parts.queues and not self.stopping.is_set():
                 await stack.enter_async_context(self._actors(postgres))
             if self.parts.http and not self.stopping.is_set():

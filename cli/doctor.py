@@ -69,9 +69,10 @@ async def findings() -> AsyncIterator[Finding]:
     yield ok("settings", "every setting is known and right")
     for notice in settings.notices:
         yield warn("settings", notice, "")
-    for finding in await _look_at_postgres(settings):
+    of_postgres, installation = await _look_at_postgres(settings)
+    for finding in of_postgres:
         yield finding
-    for finding in await _look_at_redis(settings):
+    for finding in await _look_at_redis(settings, installation):
         yield finding
     async for finding in check_channels(settings):
         yield finding
@@ -79,18 +80,18 @@ async def findings() -> AsyncIterator[Finding]:
         yield finding
 
 
-async def _look_at_postgres(settings: Settings) -> list[Finding]:
+async def _look_at_postgres(settings: Settings) -> tuple[list[Finding], str | None]:
     url = settings.postgres.url or await asyncio.to_thread(embedded_postgres.running_address, settings.data.dir)
     if url is None:
-        return await asyncio.to_thread(_own, "postgres", embedded_postgres.runnable)
+        return await asyncio.to_thread(_own, "postgres", embedded_postgres.runnable), None
     return await check_postgres(url)
 
 
-async def _look_at_redis(settings: Settings) -> list[Finding]:
+async def _look_at_redis(settings: Settings, installation: str | None) -> list[Finding]:
     url = settings.redis.url or await asyncio.to_thread(embedded_redis.running_address, settings.data.dir)
     if url is None:
         return await asyncio.to_thread(_own, "redis", embedded_redis.runnable)
-    return await check_redis(url)
+    return await check_redis(settings, url, installation)
 
 
 def _own(subject: str, runnable: Callable[[], str]) -> list[Finding]:

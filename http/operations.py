@@ -10,9 +10,11 @@ from loguru import logger
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.responses import Response
 
+from tocsin.actors import queues
 from tocsin.domain.delivery import Channel
 from tocsin.domain.errors import TocsinError, Unavailable
 from tocsin.http.caller import PUBLIC, VIEWERS
+from tocsin.http.context import Context
 from tocsin.http.endpoint import Call, Endpoint
 from tocsin.http.problems import AUTHENTICATION, AWAY, FORBIDDEN, NOT_READY, Problem
 from tocsin.http.shapes import Answer, NoQuery
@@ -34,7 +36,8 @@ class ChannelState(Answer):
 
 
 class Readiness(Answer):
-    """READY, or DEGRADED while one of the two stores is away and the other takes events meanwhile."""
+    """READY, or DEGRADED: one of the two stores is away and the other takes events meanwhile, or no process works on
+    some queue, so that events are taken and something of them waits."""
 
     status: Literal["READY", "DEGRADED"]
     parts: dict[str, str]
@@ -60,7 +63,8 @@ async def get_ready(call: Call[None, NoQuery]) -> Readiness:
             retry_after_s=2,
             more={"parts": parts},
         )
-    whole = redis == postgres == "ready"
+    parts["actors"] = await _state_of_actors(call.context)
+    whole = set(parts.values()) == {"ready"}
     channels = {
         channel: ChannelState(provider=carrier.provider, configured=carrier.configured)
         for channel, carrier in call.context.carriers.items()
@@ -81,6 +85,14 @@ async def get_metrics(call: Call[None, NoQuery]) -> Response:
         except Unavailable as error:
             logger.debug("the gauges of storage are old: {}", error)
     return Response(generate_latest(context.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+async def _state_of_actors(context: Context) -> str:
+    try:
+        unattended = await asyncio.wait_for(context.store.unattended(queues.ALL), _PROBE_S)
+    except (TimeoutError, Unavailable):
+        return "not known while Redis is away"
+    return f"no process works on {', '.join(unattended)}" if unattended else "ready"
 
 
 async def _state(probe: Awaitable[None]) -> str:

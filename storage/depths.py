@@ -1,6 +1,6 @@
 """How much waits in Redis and for how long; and which processes run actors."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +8,7 @@ from tocsin.domain.delivery import Channel
 from tocsin.storage.keys import Keys
 from tocsin.storage.redis import info, told
 
-_ALIVE_S = 15
+ALIVE_S = 15
 _CHANNELS = tuple(channel for channel in Channel if channel is not Channel.IN_APP)
 
 
@@ -53,14 +53,22 @@ async def measure(client: Any, keys: Keys) -> Depths:
     )
 
 
-async def alive(client: Any, keys: Keys, process: str) -> None:
-    """Says that a process runs actors; true for 15 seconds."""
+async def alive(client: Any, keys: Keys, process: str, queues: Iterable[str]) -> None:
+    """Says that a process runs actors, and works on `queues`; true for 15 seconds."""
     with told():
         seconds, _ = await client.time()
         async with client.pipeline(transaction=True) as pipeline:
-            pipeline.zadd(keys.processes, {process: seconds + _ALIVE_S})
+            pipeline.zadd(keys.processes, {process: seconds + ALIVE_S})
             pipeline.zremrangebyscore(keys.processes, "-inf", seconds - 1)
+            pipeline.zadd(keys.queues, dict.fromkeys(queues, seconds + ALIVE_S))
             await pipeline.execute()
+
+
+async def worked_on(client: Any, keys: Keys) -> set[str]:
+    """The queues that some process works on. Raises RedisAway."""
+    with told():
+        seconds, _ = await client.time()
+        return set(await client.zrangebyscore(keys.queues, seconds, "+inf"))
 
 
 def _keys_of_channels(keys: Keys) -> list[str]:

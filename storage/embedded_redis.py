@@ -23,7 +23,7 @@ from tocsin.domain.errors import SettingError
 from tocsin.storage.server_process import FolderLock, ServerProcess, refuse_anothers, socket_folder, stop_orphan
 
 _SOCKET: Final = "redis.sock"
-_OLDEST: Final = (6, 2)
+OLDEST: Final = (6, 2)
 _MULTIPART_AOF: Final = (7, 0)
 _STOP_SIGNALS: Final = (signal.SIGTERM,)
 _READY_S: Final = 60.0
@@ -116,7 +116,7 @@ def _program() -> tuple[str, tuple[int, int]]:
     """The server to run and its version. Raises SettingError where there is none."""
     for program in _programs():
         version = _version(program)
-        if version is not None and version >= _OLDEST:
+        if version is not None and version >= OLDEST:
             return program, version
     raise SettingError(_MEND)
 

@@ -19,6 +19,8 @@ class Keys:
         self.api_keys = f"{namespace}:api_keys"
         self.wake = f"{namespace}:wake"
         self.dramatiq = f"{namespace}:dramatiq"
+        self.installation = f"{namespace}:installation"
+        self.queues = f"{namespace}:queues"
 
     def inbox(self, user: str) -> str:
         return f"{self.inbox_prefix}:{user}"

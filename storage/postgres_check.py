@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Final
@@ -11,6 +12,7 @@ import psycopg2
 from tocsin.domain.errors import PostgresAway
 from tocsin.storage.connecting import connect
 from tocsin.storage.database import judged
+from tocsin.storage.installation import MADE
 
 _CONNECT_MS: Final = 5_000
 _STATEMENT_MS: Final = 10_000
@@ -26,6 +28,10 @@ class PostgresState:
     """The names of API keys that are not revoked, and when each was made, in ms."""
     bad_facts: int
     """How many facts were refused as data and wait for a person."""
+    clock_off_ms: int = 0
+    """How far Postgres's clock is ahead of this machine's."""
+    installation: str | None = None
+    """Whose data this is (installation.py); None before the schema is there."""
 
 
 def inspect_postgres(url: str) -> PostgresState:
@@ -42,14 +48,21 @@ def inspect_postgres(url: str) -> PostgresState:
 
 
 def _state(query: Any) -> PostgresState:
-    query.execute("select current_setting('server_version'), current_setting('transaction_read_only')")
-    version, read_only = query.fetchone()
+    asked_ns = time.time_ns()
+    query.execute(
+        "select current_setting('server_version'), current_setting('transaction_read_only'),"
+        " (extract(epoch from clock_timestamp()) * 1000)::bigint"
+    )
+    version, read_only, there_ms = query.fetchone()
+    here_ms = (asked_ns + time.time_ns()) // 2_000_000
     migrated = _exists(query, "api_keys") and _exists(query, "bad_facts")
     return PostgresState(
         version=version.split()[0],
         writable=read_only == "off",
         keys=_keys(query) if migrated else (),
         bad_facts=_count_bad_facts(query) if migrated else 0,
+        clock_off_ms=there_ms - here_ms,
+        installation=_installation(query) if _exists(query, "schema_migrations") else None,
     )
 
 
@@ -64,6 +77,12 @@ def _keys(query: Any) -> tuple[tuple[str, int], ...]:
         " where revoked_at is null order by created_at limit 1000"
     )
     return tuple(query.fetchall())
+
+
+def _installation(query: Any) -> str | None:
+    query.execute(MADE)
+    found = query.fetchone()
+    return found[0] if found else None
 
 
 def _count_bad_facts(query: Any) -> int:

@@ -1,23 +1,25 @@
 """Both stores behind one door, for one event loop: what http/ and actors/ ask for that takes more than one of them."""
 
+import asyncio
 from asyncio import CancelledError
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from loguru import logger
+from redis.exceptions import LockError
 
 from tocsin.domain.breaker import BreakerRules
 from tocsin.domain.errors import PostgresAway, RedisAway, Unavailable
 from tocsin.domain.event import Contact, Event, Recipient
 from tocsin.domain.settings import Settings
-from tocsin.storage import queries, users
+from tocsin.storage import installation, queries, users
 from tocsin.storage.accepted import Accepted, Idempotency
 from tocsin.storage.breakers import Breakers
 from tocsin.storage.calls import Calls
-from tocsin.storage.depths import Depths, alive, measure
+from tocsin.storage.depths import Depths, alive, measure, worked_on
 from tocsin.storage.entrance import Entrance
 from tocsin.storage.facts import Entry, Journal
 from tocsin.storage.flights import Flights, InboxSettings
@@ -37,6 +39,7 @@ from tocsin.storage.settling import Settling, Telling
 from tocsin.storage.wakes import Wakes
 
 _DAY_MS = 86_400_000
+_LOCK_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +108,20 @@ class Store:
         """What waits in Redis. Raises RedisAway."""
         return await measure(self._client, self._keys)
 
-    async def alive(self, process: str) -> None:
+    async def alive(self, process: str, queues: Iterable[str]) -> None:
         """Says that a process runs actors."""
-        await alive(self._client, self._keys, process)
+        await alive(self._client, self._keys, process, queues)
+
+    async def unattended(self, queues: Iterable[str]) -> list[str]:
+        """Which of `queues` no process has worked on in the last 15 seconds. Raises RedisAway."""
+        attended = await worked_on(self._client, self._keys)
+        return [queue for queue in queues if queue not in attended]
+
+    async def take_redis(self) -> bool:
+        """Whether what Redis holds belongs to what Postgres holds; makes it so where it is nobody's. Raises
+        Unavailable."""
+        mine = await self.postgres.call(installation.installation)
+        return await installation.take_redis(self._client, self._keys, mine)
 
     @property
     def redis_is_durable(self) -> bool:
@@ -216,18 +230,20 @@ class Store:
             logger.warning("dead device tokens are kept for now: {}", error)
 
     @asynccontextmanager
-    async def lock(self, name: str, *, limit_s: float) -> AsyncIterator[bool]:
-        """Whether this process may do what `name` says now; others may again when it is done, or after `limit_s`."""
-        token = uuid4().hex
+    async def lock(self, name: str, *, limit_s: float = _LOCK_S) -> AsyncIterator[bool]:
+        """Whether this process may do what `name` says now; others may again when it is done, or `limit_s` after its
+        death. One that was frozen longer goes on when it wakes, beside another."""
+        lock = self._client.lock(self._keys.lock(name), timeout=limit_s, blocking=False)
         with told():
-            mine = bool(await self._client.set(self._keys.lock(name), token, nx=True, px=int(limit_s * 1000)))
+            mine = bool(await lock.acquire())
+        holding = asyncio.create_task(_hold(lock, limit_s)) if mine else None
         try:
             yield mine
         finally:
-            if mine:
-                with told():
-                    if await self._client.get(self._keys.lock(name)) == token:
-                        await self._client.delete(self._keys.lock(name))
+            if holding is not None:
+                holding.cancel()
+                with suppress(LockError), told():
+                    await lock.release()
 
     async def once(self, name: str, every_ms: int) -> bool:
         """Whether nobody was told so of `name` in the last `every_ms`. Raises RedisAway."""
@@ -272,6 +288,17 @@ class Store:
         except PostgresAway as error:
             # The fact is in the journal; it is stored when Postgres is back.
             logger.debug("a read waits in the journal: {}", error)
+
+
+async def _hold(lock: Any, limit_s: float) -> None:
+    """Keeps a lock from running out while its holder lives."""
+    while True:
+        await asyncio.sleep(limit_s / 3)
+        with suppress(Unavailable), told():
+            try:
+                await lock.reacquire()
+            except LockError:
+                return
 
 
 def _listed(entries: Sequence[Entry]) -> Iterable[tuple[str, str, str, int, bool]]:

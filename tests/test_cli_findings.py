@@ -4,15 +4,25 @@ import os
 from pathlib import Path
 
 import pytest
+import redis
+from loguru import logger
 
+from tests.program import Program, environment
+from tocsin.actors import queues
 from tocsin.cli.check_postgres import judge_postgres
-from tocsin.cli.check_redis import judge_redis
+from tocsin.cli.check_redis import judge_actors, judge_installation, judge_redis
 from tocsin.cli.check_secrets import check_secret_files
-from tocsin.cli.findings import Finding, Level, age_of_secret
+from tocsin.cli.check_start import say
+from tocsin.cli.findings import Finding, Level, age_of_secret, clock
+from tocsin.domain.errors import SettingError
+from tocsin.storage import embedded_redis
+from tocsin.storage.embedded_redis import EmbeddedRedis
+from tocsin.storage.keys import Keys
 from tocsin.storage.postgres_check import PostgresState
-from tocsin.storage.redis_check import RedisState
+from tocsin.storage.redis_check import RedisState, inspect_redis
 
 DAY_MS = 86_400_000
+KEYS = Keys("tocsin", "notifications")
 NOW_MS = 1_795_000_000_000
 
 
@@ -76,6 +86,126 @@ def test_an_api_key_older_than_ninety_days_is_named() -> None:
     keys = (("shop", NOW_MS - 91 * DAY_MS), ("blog", NOW_MS - 3 * DAY_MS))
     (finding,) = [each for each in judge_postgres(a_postgres(keys=keys), [], NOW_MS) if each.level is Level.WARN]
     assert finding.told == "API key 'shop' is 91 days old"
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"version": "6.0.16"}, "too old"),
+        ({"version": "5"}, "too old"),
+        ({"cluster": True, "runs_scripts": False}, "cluster"),
+        ({"runs_scripts": False}, "Lua"),
+    ],
+)
+def test_a_redis_that_cannot_run_the_scripts_stops_the_start_and_names_the_mend(
+    given: dict[str, object], told: str
+) -> None:
+    (finding,) = [each for each in judge_redis(a_redis(**given)) if each.stops]
+    assert told in finding.told
+    with pytest.raises(SettingError, match=told) as refused:
+        say([finding])
+    assert finding.mend in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "level"),
+    [
+        ({"aof": False}, "WARNING"),
+        ({"fsync": "no"}, "WARNING"),
+        ({"eviction": "allkeys-lru"}, "ERROR"),
+        ({"max_memory": 0}, "WARNING"),
+        ({"clock_off_ms": -7_000}, "WARNING"),
+    ],
+)
+def test_what_is_dangerous_is_one_line_of_the_log_at_each_start(given: dict[str, object], level: str) -> None:
+    lines: list[str] = []
+    handler = logger.add(lines.append, format="{level} {message}")
+    say(judge_redis(a_redis(**given)))
+    logger.remove(handler)
+    assert len(lines) == 1
+    assert lines[0].startswith(f"{level} redis: ")
+
+
+def test_a_limit_of_memory_in_the_settings_is_one() -> None:
+    assert not [each for each in judge_redis(a_redis(max_memory=0), max_memory=10**9) if each.level is Level.WARN]
+
+
+@pytest.mark.parametrize(("in_redis", "in_postgres"), [(None, "a"), ("a", None), ("a", "a"), (None, None)])
+def test_one_installation_finds_itself(in_redis: str | None, in_postgres: str | None) -> None:
+    assert list(judge_installation(in_redis, in_postgres, KEYS)) == []
+
+
+def test_the_keys_of_another_installation_are_found_out() -> None:
+    (finding,) = judge_installation("a", "b", KEYS)
+    assert finding.stops
+    assert "redis-cli del tocsin:installation" in finding.mend
+
+
+@pytest.mark.parametrize(
+    ("attended", "level", "told"),
+    [
+        (queues.ALL, Level.OK, "every queue"),
+        ((), Level.WARN, "no process runs actors"),
+        (("send_sms", "route"), Level.WARN, "fan_out,persist,send_push,send_email"),
+    ],
+)
+def test_a_queue_that_nobody_works_on_is_named(attended: tuple[str, ...], level: Level, told: str) -> None:
+    (finding,) = judge_actors(set(attended))
+    assert finding.level is level
+    assert told in finding.told
+
+
+@pytest.mark.parametrize(("off_ms", "level"), [(0, Level.OK), (-2_000, Level.OK), (2_001, Level.WARN)])
+def test_clocks_that_are_apart_are_found_out(off_ms: int, level: Level) -> None:
+    assert clock("redis", "Redis", off_ms).level is level
+
+
+@pytest.mark.servers
+async def test_a_real_redis_says_what_it_is(redis_url: str) -> None:
+    state = await inspect_redis(redis_url, KEYS)
+    assert (state.cluster, state.runs_scripts, state.installation) == (False, True, None)
+    assert abs(state.clock_off_ms) < 1_000
+    assert state.release >= (6, 2)
+
+
+@pytest.mark.servers
+async def test_a_redis_in_cluster_mode_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = embedded_redis._configuration
+    monkeypatch.setattr(embedded_redis, "_configuration", lambda *given: [*plain(*given), "--cluster-enabled", "yes"])
+    monkeypatch.setattr(embedded_redis, "_answers", Path.exists)
+    server = EmbeddedRedis(tmp_path)
+    try:
+        state = await inspect_redis(server.start(), KEYS)
+    finally:
+        server.stop()
+    assert [finding.told for finding in judge_redis(state) if finding.stops and "cluster" in finding.told]
+
+
+@pytest.mark.servers
+async def test_a_user_who_may_not_run_scripts_is_found_out(redis_url: str) -> None:
+    operator = redis.Redis.from_url(redis_url)
+    operator.acl_setuser("noscripts", enabled=True, nopass=True, keys=["*"], commands=["+@all", "-@scripting"])
+    try:
+        state = await inspect_redis(redis_url.replace("unix://", "unix://noscripts:x@"), KEYS)
+    finally:
+        operator.acl_deluser("noscripts")
+        operator.close()
+    assert not state.runs_scripts
+
+
+@pytest.mark.servers
+@pytest.mark.processes
+async def test_a_process_does_not_start_on_the_redis_of_another(
+    redis_url: str, postgres_url: str, tmp_path: Path
+) -> None:
+    operator = redis.Redis.from_url(redis_url)
+    operator.set(KEYS.installation, "another")
+    operator.close()
+    program = Program(tmp_path, "http", environ=environment(None, redis_url, postgres_url)).start()
+    assert program.wait(20) == 2
+    said = program.log.read_text()
+    assert "redis-cli del tocsin:installation" in said
+    assert "Traceback" not in said
 
 
 @pytest.mark.parametrize(("days", "level"), [(0, Level.OK), (90, Level.OK), (91, Level.WARN)])

@@ -9,6 +9,7 @@ import pytest
 from loguru import logger
 
 from tests.served import ASHA, EVENT, SETTINGS, Served, problem_of, serving
+from tocsin.actors import queues
 from tocsin.domain.delivery import Channel
 from tocsin.domain.errors import RedisAway
 from tocsin.domain.settings import Settings
@@ -28,17 +29,26 @@ async def served(settings: Callable[..., Settings], redis_url: str, postgres_url
 
 async def test_health_and_readiness_need_no_token(served: Served) -> None:
     client = served.client()
+    await served.store.alive("tests", queues.ALL)
     assert (await client.get("/health")).json() == {"status": "OK"}
     ready = await client.get("/ready?probe=1")
     assert ready.status_code == 200
     assert ready.json() == {
         "status": "READY",
-        "parts": {"redis": "ready", "postgres": "ready"},
+        "parts": {"redis": "ready", "postgres": "ready", "actors": "ready"},
         "channels": {
             "SMS": {"provider": "sandbox", "configured": True},
             "EMAIL": {"provider": "smtp", "configured": False},
         },
     }
+
+
+async def test_a_queue_that_nobody_works_on_is_named(served: Served) -> None:
+    await served.store.alive("tests", [queue for queue in queues.ALL if queue not in {"persist", "send_sms"}])
+    ready = await served.client().get("/ready")
+    assert ready.status_code == 200
+    assert ready.json()["status"] == "DEGRADED"
+    assert ready.json()["parts"]["actors"] == "no process works on persist, send_sms"
 
 
 async def test_every_answer_names_the_correlation_id_of_its_request(served: Served) -> None:
