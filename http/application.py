@@ -15,6 +15,7 @@ from starlette.routing import Match, Route
 from tocsin.domain.errors import TocsinError
 from tocsin.http import (
     callbacks,
+    dead_letters,
     deliveries,
     documentation,
     events,
@@ -39,6 +40,7 @@ _RESOURCES: Final = (
     events,
     deliveries,
     settling,
+    dead_letters,
     users,
     keys,
     callbacks,

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from cryptography.fernet import Fernet, InvalidToken
 
+from tocsin.domain.errors import RedisAway
 from tocsin.http.endpoint import Call
 from tocsin.http.problems import BAD_IDEMPOTENCY_KEY, Problem
 from tocsin.storage.accepted import Idempotency
@@ -29,6 +30,22 @@ def idempotency_of(call: Call[Any, Any], place: str = "", answer: dict[str, Any]
     path = call.request.url.path
     hashed = hashlib.sha256(path.encode() + b"\n" + call.raw_body).hexdigest()
     return Idempotency(f"{call.caller.identity}{place}", key, hashed, answer)
+
+
+async def once_if_known(call: Call[Any, Any], make: Callable[[], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
+    """As `once`, for what does no harm when it is done again: with Redis away it is done. Raises KeyMismatch and
+    StillRunning."""
+    made: dict[str, Any] | None = None
+
+    async def make_and_keep() -> dict[str, Any]:
+        nonlocal made
+        made = await make()
+        return made
+
+    try:
+        return await once(call, make_and_keep)
+    except RedisAway:
+        return made if made is not None else await make()
 
 
 async def once(call: Call[Any, Any], make: Callable[[], Awaitable[dict[str, Any]]]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Final
 from uuid import UUID
 
-from tocsin.domain.delivery import Fact, History, Status, parse_key
+from tocsin.domain.delivery import RANK, Fact, History, Status, parse_key
 from tocsin.storage.id_ranges import first_of, of_event
 from tocsin.storage.models import Delivery, Event, Notification
 from tocsin.storage.moments import ms_of
@@ -141,7 +141,7 @@ def journey(notification: UUID) -> Journey | None:
         return None
     rows = _deliveries_of(notification)
     happenings = [*_of_the_whole(note), *(happening for row in rows for happening in _of_delivery(row))]
-    happenings.sort(key=lambda each: (each.at_ms, each.attempt or 0, each.step or 0))
+    happenings.sort(key=lambda each: (each.at_ms, each.attempt or 0, each.step or 0, _rank(each)))
     return Journey(note, tuple(map(_row, rows)), tuple(happenings))
 
 
@@ -184,6 +184,11 @@ def notification_row(notification: UUID) -> NotificationRow | None:
 def _deliveries_of(notification: UUID) -> Sequence[Delivery]:
     rows = Delivery.select().where(Delivery.notification_id == notification).order_by(Delivery.step, Delivery.id)
     return list(rows)
+
+
+def _rank(happening: Happening) -> int:
+    """What a delivery came to within one millisecond, in its order."""
+    return RANK[Status(happening.what)] if happening.delivery_id else 0
 
 
 def _of_the_whole(note: NotificationRow) -> list[Happening]:

@@ -34,6 +34,13 @@ select wanted.id, channel, status, reason, count {_WANTED} (
 ) as counted
 """  # noqa: S608  # made of constants
 
+_GIVEN: Final = """
+select event.id, person from events event
+cross join lateral jsonb_array_elements(event.recipients) as given (person)
+where event.id = any(%s::uuid[]) and (event.id, person ->> 'id') in (
+  select id, name from unnest(%s::uuid[], %s::text[]) as wanted (id, name))
+"""
+
 _UNFINISHED: Final = (EventStatus.PENDING, EventStatus.PROCESSING)
 
 
@@ -138,6 +145,18 @@ def contents(events: Sequence[UUID]) -> dict[UUID, Event]:
     """The events that are stored as accepted, by id."""
     query = models.Event.select().where(models.Event.id.in_(list(events)), models.Event.accepted_at.is_null(False))
     return {row.id: _event(row) for row in query}
+
+
+def given_inline(wanted: Sequence[tuple[UUID, str]]) -> dict[tuple[UUID, str], Recipient | None]:
+    """What callers gave inline of each (event, user), None for nothing; one whose event is not stored is left out."""
+    events = [str(event) for event, _ in wanted]
+    with cursor() as query:
+        query.execute("select id from events where id = any(%s::uuid[]) and accepted_at is not null", (events,))
+        stored = {event for (event,) in query.fetchall()}
+        query.execute(_GIVEN, (events, events, [user for _, user in wanted]))
+        people = [(event, Recipient.model_validate(person)) for event, person in query.fetchall()]
+    nothing: dict[tuple[UUID, str], Recipient | None] = {place: None for place in wanted if place[0] in stored}
+    return nothing | {(event, person.id): person for event, person in people if person.inline}
 
 
 def _of_event(model: type[Notification] | type[Delivery], event: UUID, *columns: Any) -> Any:

@@ -137,7 +137,8 @@ class Flights:
         told_later = json.dumps(fact, separators=(",", ":")) if fact else ""
         mandatory = "1" if event.mandatory else "0"
         content = event.model_dump_json()
-        return Step("accept", (event.id, content, event.type, mandatory, _GUARD_MS, told_later, *people))
+        whole = "1" if len(recipients) == event.recipient_count else "0"
+        return Step("accept", (event.id, content, event.type, mandatory, _GUARD_MS, told_later, whole, *people))
 
     async def event(self, event: UUID) -> Event | None:
         """The event's content, while something of it is in motion or cached."""
@@ -261,17 +262,34 @@ class Flights:
         told_once = json.dumps(fact, separators=(",", ":")) if fact else ""
         return int(await self._scripts.run("withdraw", event, self.longest_ms, told_once, *notifications))
 
-    async def restore(self, flights: Sequence[OpenFlight]) -> list[str]:
+    async def now_ms(self) -> int:
+        """The time by Redis's clock, which is the one that counts."""
+        with told():
+            seconds, microseconds = await self._client.time()
+        return int(seconds) * 1000 + int(microseconds) // 1000
+
+    async def restore(self, flights: Sequence[OpenFlight], *, until_ms: int = 0) -> list[str]:
         """Puts back into motion what Redis does not have; at most 100 notifications. Answers for each step "restored",
         "there", or "cancelled". The caller knows that the journal holds nothing newer of them: what has ended since
-        would start again."""
-        arguments: list[object] = [_token(), _RESTORED_KEPT_MS]
+        would start again. From `until_ms` (0: never) by Redis's clock nothing is done and all are "late": the caller
+        was frozen, and does not hold any more what it locked."""
+        arguments: list[object] = [_token(), _RESTORED_KEPT_MS, until_ms]
         for flight in flights:
             critical = "1" if flight.critical else "0"
             arguments += [flight.notification, flight.user, flight.event, critical, flight.read_ms, len(flight.steps)]
             for step in flight.steps:
                 arguments += [step.number, step.channel, _LETTERS[step.status], step.attempt, step.time_ms]
-        return [str(text) for text in await self._scripts.run("restore", *arguments)]
+        answers = [str(text) for text in await self._scripts.run("restore", *arguments)]
+        return answers if answers != ["late"] else ["late"] * sum(len(flight.steps) for flight in flights)
+
+    async def keep_content(self, events: Iterable[Event]) -> None:
+        """Gives Redis what events say, where it has forgotten it: a claim has to know their type."""
+        arguments: list[object] = []
+        for event in events:
+            arguments += [event.id, event.model_dump_json(), event.type, "1" if event.mandatory else "0"]
+            arguments.append(self.keep_ms(event))
+        if arguments:
+            await self._scripts.run("content", *arguments)
 
     async def back_off(self, entry: str, event: UUID, *, error: str | None) -> bool:
         """Lets an event or chunk wait: for the next try when `error` is None, else longer each time; False when it was

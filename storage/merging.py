@@ -54,6 +54,18 @@ where (known.history || excluded.history) <> known.history or (known.event_id is
 """,  # noqa: S608  # made of constants
 )
 
+_MERGED: Final = f"""(
+    select coalesce(shown.address, known.address), {_SHOWN.replace("status,", "shown.status,", 1)}, merged.history
+    from tocsin_merged(known.history, given.history) as merged, tocsin_shown(merged.history) as shown
+  )"""  # noqa: S608  # made of constants
+
+# One more fact for each of some rows that are there, and locked.
+FACTS_OF_DELIVERIES: Final = f"""
+update deliveries as known set (address, {_SHOWN}, history) = {_MERGED}
+from (values %s) as given (id, history) where known.id = given.id
+"""  # noqa: S608  # made of constants
+FACT_VALUES: Final = "(%s::uuid, %s::jsonb)"
+
 # Two statements, each given the same JSON.
 ACCEPTED: Final = f"insert into events ({COLUMNS}) select {VALUES} from {GIVEN} order by id {ON_CONFLICT}"  # noqa: S608
 IDEMPOTENCY: Final = f"""

@@ -35,17 +35,30 @@ class People:
 
     async def reached(self, wanted: Sequence[tuple[UUID, str]]) -> dict[tuple[UUID, str], Contact]:
         """Where each (event, user) can be reached now; who cannot be known now is left out."""
-        inline = await self._profiles.inline(wanted)
-        people = {user: inline.get((event, user), Recipient(id=user)) for event, user in wanted}
+        given = await self._given(wanted)
+        people = {user: person or Recipient(id=user) for (_, user), person in given.items()}
         try:
             contacts = await self.contacts_of(list(people.values()))
         except PostgresAway:
             contacts = await self._profiles.known(list(people))
         return {
-            (event, user): contacts[user].overlaid(inline[event, user]) if (event, user) in inline else contacts[user]
-            for event, user in wanted
+            (event, user): contacts[user].overlaid(person) if person else contacts[user]
+            for (event, user), person in given.items()
             if user in contacts
         }
+
+    async def _given(self, wanted: Sequence[tuple[UUID, str]]) -> dict[tuple[UUID, str], Recipient | None]:
+        """What was given inline, None for nothing. Redis forgets it some time after the last step; a delivery that is
+        replayed later finds it in Postgres. Without either it cannot be known, and is left out."""
+        given = await self._profiles.inline(wanted)
+        forgotten = [place for place in wanted if place not in given]
+        if not forgotten:
+            return given
+        try:
+            found = await self._postgres.call(queries.given_inline, forgotten)
+        except PostgresAway:
+            return given
+        return given | found
 
     async def events(self, wanted: Iterable[UUID]) -> dict[UUID, Event]:
         """The events by id; those that cannot be known now are left out."""

@@ -14,6 +14,9 @@ from tocsin.storage.keys import Keys
 from tocsin.storage.redis import told
 from tocsin.storage.scripts import MOST_ITEMS, Scripts
 
+# What was given inline is not to be forgotten before the event is, which would mean that nothing was (`inline`).
+_LONGER_MS = 3_600_000
+
 
 class Profiles:
     """Contacts by user, and what a caller gave inline for one event."""
@@ -81,18 +84,24 @@ class Profiles:
         with told():
             async with self._client.pipeline(transaction=True) as pipeline:
                 pipeline.hset(self._keys.contacts(event), mapping=details)
-                pipeline.pexpire(self._keys.contacts(event), ttl_ms)
+                pipeline.pexpire(self._keys.contacts(event), ttl_ms + _LONGER_MS)
                 await pipeline.execute()
 
-    async def inline(self, wanted: Sequence[tuple[UUID, str]]) -> dict[tuple[UUID, str], Recipient]:
-        """What was given inline, by event and user."""
+    async def inline(self, wanted: Sequence[tuple[UUID, str]]) -> dict[tuple[UUID, str], Recipient | None]:
+        """What was given inline, by event and user, None for nothing; those that Redis has forgotten are left out."""
         if not wanted:
             return {}
+        events = list({event for event, _ in wanted})
         with told():
             async with self._client.pipeline(transaction=False) as pipeline:
+                for event in events:
+                    pipeline.hget(self._keys.event(event), "whole")
                 for event, user in wanted:
                     pipeline.hget(self._keys.contacts(event), user)
                 found = await pipeline.execute()
+        whole = {event for event, text in zip(events, found, strict=False) if text == "1"}
         return {
-            place: Recipient.model_validate(json.loads(text)) for place, text in zip(wanted, found, strict=True) if text
+            place: Recipient.model_validate(json.loads(text)) if text else None
+            for place, text in zip(wanted, found[len(events) :], strict=True)
+            if text or place[0] in whole
         }

@@ -34,6 +34,7 @@ from tocsin.storage.postgres import Postgres
 from tocsin.storage.profiles import Profiles
 from tocsin.storage.redis import connect, info, told
 from tocsin.storage.repeats import Repeats
+from tocsin.storage.revival import Revival
 from tocsin.storage.scripts import MOST_ITEMS, Scripts
 from tocsin.storage.settling import Settling, Telling
 from tocsin.storage.wakes import Wakes
@@ -85,6 +86,7 @@ class Store:
         }
         self.memory = MemoryGuard(client, most=settings.redis.max_memory, shares=shares)
         self._intake = Intake(Entrance(scripts, self.flights, self.calls), postgres, self.memory, self.learn_durability)
+        self.revival = Revival(self.flights, postgres, self.settled)
 
     @classmethod
     async def open(cls, settings: Settings, postgres: Postgres) -> "Store":

@@ -1,21 +1,24 @@
 -- Takes an event in: its content, its recipients, its place in `due`, and its fact where Postgres has it not yet.
--- ARGV: namespace, event, content, type, mandatory, guard_ms, fact or '', then the recipients as JSON.
+-- ARGV: namespace, event, content, type, mandatory, guard_ms, fact or '', 1 when these are all
+--       recipients, then the recipients as JSON. Where they are all, what Redis does not know as given inline was not.
 -- Answers 1, or 0 when the event is there already (this call was sent before).
 
 local event, content, kind, mandatory, guard, fact = ARGV[2], ARGV[3], ARGV[4], ARGV[5], tonumber(ARGV[6]), ARGV[7]
 local key = ns .. ':event:' .. event
-if redis.call('EXISTS', key) == 1 then
+-- Content alone may be there for deliveries of it (content.lua).
+if redis.call('HEXISTS', key, 'cursor') == 1 then
   return 0
 end
 -- What removes something must not come first, or this would pass at the memory limit; and the event itself comes after
 -- the rest, for until it is there this call can be made again.
 redis.call('ZADD', ns .. ':due', int(now + guard), 'e:' .. event)
 redis.call('DEL', ns .. ':recipients:' .. event)
-for first = 8, #ARGV, 100 do
+for first = 9, #ARGV, 100 do
   redis.call('RPUSH', ns .. ':recipients:' .. event, unpack(ARGV, first, math.min(first + 99, #ARGV)))
 end
 redis.call('HSET', key, 'content', content, 'type', kind, 'mandatory', mandatory,
-  'size', int(#ARGV - 7), 'cursor', '0', 'chunks', '0', 'routed', '0', 'fanned', '0')
+  'size', int(#ARGV - 8), 'cursor', '0', 'chunks', '0', 'routed', '0', 'fanned', '0', 'whole', ARGV[8])
+redis.call('PERSIST', key)
 if fact ~= '' then
   tell(fact)
 end

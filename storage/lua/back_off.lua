@@ -28,6 +28,11 @@ tell_event(event, 'FAILED', nil, ARGV[7])
 append_facts()
 redis.call('PEXPIRE', key, ARGV[8])
 redis.call('PEXPIRE', ns .. ':recipients:' .. event, ARGV[8])
+-- What was given inline outlives the event, for without it nothing was given.
+local contacts = ns .. ':contacts:' .. event
+if redis.call('PTTL', contacts) < tonumber(ARGV[8]) then
+  redis.call('PEXPIRE', contacts, ARGV[8])
+end
 if string.sub(entry, 1, 2) == 'c:' then
   redis.call('PEXPIRE', ns .. ':chunk:' .. string.sub(entry, 3), ARGV[8])
   -- It is open no longer, so that the event's other pages go on.

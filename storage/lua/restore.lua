@@ -1,17 +1,21 @@
 -- Puts back into motion what Postgres says is open and Redis does not have, or has at an earlier attempt: after a loss
 -- (design §7), for a replay, or when reconciliation finds it missing. What is there stays as it is, but is entered in
 -- the index anew, should it have fallen out of it.
--- ARGV: namespace, token, keep_ms, then for each notification: id, user, event, critical, read_ms, number of steps, and for each step:
---       number, channel, letter (W, Q, R or G), attempt, time_ms.
+-- ARGV: namespace, token, keep_ms, until_ms or 0, then for each notification: id, user, event, critical, read_ms, number of
+--       steps, and for each step: number, channel, letter (W, Q, R or G), attempt, time_ms.
 -- G, a provider call that was under way, is nobody's claim any more: record.lua takes its outcome from whoever knows it,
 -- and its time, the lease's end, makes it uncertain (claim.lua).
 -- Answers for each step 'restored', 'there', or 'cancelled' when it was read or withdrawn meanwhile; the same token gets
--- the same answer for `keep_ms`: what was restored may have been sent by the time a call comes once more.
+-- the same answer for `keep_ms`: what was restored may have been sent by the time a call comes once more. After `until_ms`
+-- it answers once 'late' and does nothing: whoever called was held up for so long that it may not hold its locks any more.
 
 local answer_key = ns .. ':restored:' .. ARGV[2]
 local answers = redis.call('LRANGE', answer_key, 0, -1)
 if #answers > 0 then
   return answers
+end
+if tonumber(ARGV[4]) > 0 and now > tonumber(ARGV[4]) then
+  return { 'late' }
 end
 
 local function put(flight, step)
@@ -30,7 +34,7 @@ local function put(flight, step)
   return 'restored'
 end
 
-local position = 4
+local position = 5
 while position <= #ARGV do
   local id, user, event = ARGV[position], ARGV[position + 1], ARGV[position + 2]
   local critical, read, count = ARGV[position + 3] == '1', tonumber(ARGV[position + 4]), tonumber(ARGV[position + 5])

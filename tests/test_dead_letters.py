@@ -1,0 +1,272 @@
+"""Dead letters: found by cause, replayed with identity and history, refused where nobody wants them, put aside."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from tests.served import ASHA, BINA, SETTINGS, Served, notification_of, problem_of, serving
+from tests.stored import ask, lent
+from tocsin.actors.messages import messages_for
+from tocsin.domain.delivery import Channel, Reason, Status
+from tocsin.domain.settings import Settings
+from tocsin.storage.flights import Claim, Ending
+
+pytestmark = pytest.mark.servers
+
+NOW = {"deliveryStrategy": "BROADCAST"}
+
+
+@pytest.fixture
+async def served(settings: Callable[..., Settings], redis_url: str, postgres_url: str) -> AsyncIterator[Served]:
+    async with serving(settings(SETTINGS), redis_url, postgres_url) as made:
+        yield made
+
+
+async def begun(served: Served, channel: Channel) -> list[Claim]:
+    """Claims what may start on a channel and begins it."""
+    token = uuid4().hex
+    flights = served.store.flights
+    claims = await flights.claim(channel, token, 100, lease_ms=60_000, attempts=3, resend=False)
+    if claims:
+        await flights.begin(claims, token, lease_ms=60_000, detail={"provider": "sandbox", "attempts": 3})
+    return claims
+
+
+async def died(
+    served: Served, channel: Channel, status: Status = Status.DEAD, detail: Mapping[str, Any] | None = None
+) -> list[Claim]:
+    """Ends what may start on a channel for good."""
+    claims = await begun(served, channel)
+    told = {"reason": Reason.PROVIDER_DOWN, "provider": "sandbox", "code": "503", "message": "try later"}
+    await served.store.flights.record([Ending(claim, status, dict(detail or told)) for claim in claims])
+    await served.stored()
+    return claims
+
+
+async def dead(served: Served, *people: dict[str, Any], channel: str = "SMS", **given: Any) -> dict[str, Any]:
+    """An event whose deliveries on a channel died."""
+    body = await served.routed(recipients=list(people or (ASHA,)), channels=[channel], **NOW, **given)
+    assert await died(served, Channel(channel))
+    return body
+
+
+async def listed(served: Served, **query: Any) -> list[dict[str, Any]]:
+    answer = await served.api.get("/api/dead-letters", params=query)
+    assert answer.status_code == 200, answer.text
+    found: list[dict[str, Any]] = answer.json()["data"]
+    return found
+
+
+async def replayed(served: Served, **body: Any) -> dict[str, Any]:
+    answer = await served.api.post("/api/dead-letters/retry", json=body)
+    assert answer.status_code == 200, answer.text
+    done: dict[str, Any] = answer.json()
+    return done
+
+
+async def journey(served: Served, note: str) -> list[tuple[str, int | None]]:
+    """What is known of a notification's deliveries."""
+    await served.stored()
+    told = (await served.api.get(f"/api/notifications/{note}/journey")).json()
+    return [(step["what"], step["attempt"]) for step in told["journey"] if step["deliveryId"]]
+
+
+async def test_what_died_is_listed_and_what_was_not_to_be_sent_is_not(served: Served) -> None:
+    body = await served.routed(recipients=[ASHA, {"id": "none", "name": "None"}], channels=["SMS", "EMAIL"], **NOW)
+    await died(served, Channel.SMS)
+    await served.api.post(f"/api/events/{body['id']}/cancel")
+    (letter,) = await listed(served)
+    assert (letter["kind"], letter["eventId"], letter["recipientId"]) == ("DELIVERY", body["id"], "asha")
+    assert (letter["status"], letter["reason"], letter["errorCode"]) == ("DEAD", "provider_down", "503")
+    assert (letter["error"], letter["provider"], letter["discardedAt"]) == ("try later", "sandbox", None)
+    assert letter["failedAt"]
+
+
+async def test_dead_letters_are_found_by_whatever_is_known_of_them(served: Served) -> None:
+    one = await dead(served, ASHA)
+    await dead(served, BINA, channel="EMAIL", type="event.other")
+    for query in (
+        {"eventId": one["id"]},
+        {"type": "event.approval"},
+        {"userId": "asha"},
+        {"channel": "SMS"},
+        {"channel": "SMS", "status": "DEAD", "reason": "provider_down", "code": "503", "provider": "sandbox"},
+    ):
+        assert [letter["eventId"] for letter in await listed(served, **query)] == [one["id"]], query
+    for nothing in ({"kind": "EVENT"}, {"status": "FAILED"}, {"code": "1"}, {"to": "2020-01-01T00:00:00Z"}):
+        assert await listed(served, **nothing) == []
+    first = (await served.api.get("/api/dead-letters?limit=1")).json()
+    rest = await listed(served, limit=1, cursor=first["nextCursor"])
+    assert {letter["recipientId"] for letter in first["data"] + rest} == {"asha", "bina"}
+
+
+async def test_they_are_grouped_by_cause_and_the_held_are_counted(served: Served) -> None:
+    await dead(served, ASHA, BINA)
+    await served.routed(recipients=[ASHA], channels=["EMAIL"], **NOW)
+    await died(served, Channel.EMAIL, Status.FAILED, {"reason": Reason.REJECTED, "code": "550"})
+    await served.routed(recipients=[BINA], channels=["SMS"], **NOW)
+    await died(served, Channel.SMS, Status.UNCERTAIN, {"reason": Reason.TIMEOUT})
+    (letter,) = await listed(served, userId="bina")
+    await served.api.post("/api/dead-letters/discard", json={"ids": [letter["id"]], "reason": "known"})
+    told = (await served.api.get("/api/dead-letters/causes")).json()
+    assert (told["total"], told["discarded"], told["held"]) == (2, 1, 1)
+    causes = {cause["channel"]: cause for cause in told["data"]}
+    assert {name: (cause["count"], cause["discarded"]) for name, cause in causes.items()} == {
+        "SMS": (1, 1),
+        "EMAIL": (1, 0),
+    }
+    assert (causes["SMS"]["reason"], causes["SMS"]["sample"], causes["EMAIL"]["errorCode"]) == (
+        "provider_down",
+        "try later",
+        "550",
+    )
+    assert causes["SMS"]["firstAt"] <= causes["SMS"]["lastAt"]
+
+
+async def test_a_replay_keeps_identity_and_history_and_gives_as_many_attempts_again(served: Served) -> None:
+    body = await dead(served)
+    note = notification_of(body, "asha")
+    (letter,) = await listed(served)
+    answer = (await served.api.post(f"/api/deliveries/{letter['id']}/retry")).json()
+    assert answer["waitingForRedis"] is False
+    assert (answer["delivery"]["id"], answer["delivery"]["status"]) == (letter["id"], "RETRYING")
+    assert (answer["delivery"]["reason"], answer["delivery"]["attemptCount"]) == ("replayed", 1)
+    assert await listed(served) == []
+    (claim,) = await begun(served, Channel.SMS)
+    assert (claim.notification, claim.step, claim.attempt) == (note, 1, 2)
+    await served.store.flights.record([Ending(claim, Status.SENT, {"provider": "sandbox"})])
+    assert await journey(served, str(note)) == [
+        ("QUEUED", 1), ("SENDING", 1), ("DEAD", 1), ("RETRYING", 2), ("SENDING", 2), ("SENT", 2),
+    ]  # fmt: skip
+
+
+async def test_two_replays_at_once_replay_once(served: Served) -> None:
+    await dead(served)
+    (letter,) = await listed(served)
+    path = f"/api/deliveries/{letter['id']}/retry"
+    answers = await asyncio.gather(*(served.api.post(path) for _ in range(4)), replayed(served))
+    assert sorted(answer.status_code for answer in answers[:4])[-3:] == [409, 409, 409]
+    assert sum(answer.status_code == 200 for answer in answers[:4]) + answers[4]["replayed"] == 1
+    assert [claim.attempt for claim in await begun(served, Channel.SMS)] == [2]
+
+
+async def test_what_is_no_dead_letter_is_not_replayed(served: Served) -> None:
+    body = await served.routed(recipients=[ASHA], channels=["SMS"], **NOW)
+    status = await served.api.get(f"/api/notifications/{notification_of(body, 'asha')}/delivery-status")
+    delivery = status.json()["deliveries"][0]["id"]
+    problem_of(await served.api.post(f"/api/deliveries/{delivery}/retry"), 409, "conflict")
+    unknown = "01a1fe05-4875-8976-8498-396c693ded98"
+    problem_of(await served.api.post(f"/api/deliveries/{unknown}/retry"), 404, "not_found")
+    assert (await replayed(served, ids=[delivery, unknown]))["skipped"] == 2
+
+
+async def test_a_filter_replays_page_by_page_and_leaves_the_rest(served: Served) -> None:
+    people = [{"id": f"u{number}", "phone": "+14155550101"} for number in range(5)]
+    await dead(served, *people)
+    await dead(served, BINA, channel="EMAIL")
+    first = await replayed(served, filter={"channel": "SMS"}, limit=3)
+    assert (first["replayed"], first["remaining"]) == (3, 2)
+    second = await replayed(served, filter={"channel": "SMS"}, limit=3, cursor=first["nextCursor"])
+    assert (second["replayed"], second["remaining"], second["nextCursor"]) == (2, 0, None)
+    assert [letter["channel"] for letter in await listed(served)] == ["EMAIL"]
+    assert len(await begun(served, Channel.SMS)) == 5
+
+
+async def test_a_repeated_request_is_answered_as_the_first_time(served: Served) -> None:
+    await dead(served)
+    key = {"Idempotency-Key": "once"}
+    answers = [await served.api.post("/api/dead-letters/retry", json={}, headers=key) for _ in range(2)]
+    assert answers[0].json() == answers[1].json()
+    assert answers[1].headers["Idempotency-Replayed"] == "true"
+
+
+async def test_what_nobody_wants_any_more_is_refused_with_its_reason(served: Served) -> None:
+    people = [{"id": name, "phone": "+14155550101"} for name in ("reads", "leaves", "rests", "waits")]
+    for person in people:
+        await served.api.put(f"/api/users/{person['id']}", json={"phone": person["phone"]})
+    body = await dead(served, *people)
+    withdrawn = await dead(served, {"id": "other", "phone": "+14155550109"})
+    await served.user("reads").post(f"/api/notifications/{notification_of(body, 'reads')}/read")
+    off = await served.api.put("/api/users/leaves/preferences", json={"sms": False})
+    assert off.status_code == 200, off.text
+    await served.api.put("/api/users/rests", json={"phone": "+14155550101", "active": False})
+    await served.api.post(f"/api/events/{withdrawn['id']}/cancel")
+    await served.stored()
+    done = await replayed(served)
+    assert done["refused"] == {"read": 1, "opted_out": 1, "inactive": 1, "cancelled": 1}
+    assert [claim.user for claim in await begun(served, Channel.SMS)] == ["waits"]
+    letter = next(letter for letter in await listed(served) if letter["recipientId"] == "reads")
+    told = problem_of(await served.api.post(f"/api/deliveries/{letter['id']}/retry"), 409, "conflict")
+    assert "it was read" in told["detail"]
+
+
+async def test_a_read_that_only_redis_knows_cancels_a_replay(served: Served) -> None:
+    body = await dead(served)
+    note = notification_of(body, "asha")
+    await served.store.flights.read("asha", [(note, True)])
+    assert (await replayed(served))["refused"] == {"cancelled": 1}
+    assert await begun(served, Channel.SMS) == []
+    assert (await journey(served, str(note)))[-1] == ("CANCELLED", 2)
+
+
+async def test_an_inline_address_is_found_when_redis_has_forgotten_the_event(served: Served, redis_url: str) -> None:
+    await dead(served, {"id": "once", "phone": "+14155550177", "name": "Once"}, {"id": "two", "phone": "+14155550178"})
+    client = served.store._client
+    for pattern in ("*:event:*", "*:contacts:*", "*:profile:*"):
+        for name in await client.keys(pattern):
+            await client.delete(name)
+    assert (await replayed(served))["replayed"] == 2
+    claims = await begun(served, Channel.SMS)
+    messages = await messages_for(served.store, claims)
+    found = {claim.user: message and (message.address, message.name) for claim, message in messages.items()}
+    assert found == {"once": ("+14155550177", "Once"), "two": ("+14155550178", None)}
+
+
+async def test_a_mandatory_event_stays_mandatory_when_redis_has_forgotten_it(served: Served, postgres_url: str) -> None:
+    body = await dead(served)
+    with lent(postgres_url):
+        ask("update events set mandatory = true where id = %s", body["id"])
+    await served.api.put("/api/users/asha", json={"phone": "+14155550101"})
+    await served.api.put("/api/users/asha/preferences", json={"sms": False})
+    client = served.store._client
+    await client.delete(f"tocsin:event:{body['id']}")
+    assert (await replayed(served))["replayed"] == 1
+    assert len(await begun(served, Channel.SMS)) == 1
+
+
+async def test_what_was_discarded_is_left_out_and_a_replay_takes_it_back(served: Served, postgres_url: str) -> None:
+    await dead(served, ASHA, BINA)
+    letter, other = await listed(served)
+    path = "/api/dead-letters/discard"
+    answer = await served.api.post(path, json={"ids": [letter["id"]], "reason": "wrong number"})
+    assert (answer.json()["discarded"], answer.json()["remaining"]) == (1, 0)
+    assert (await served.api.post(path, json={"ids": [letter["id"]], "reason": "again"})).json()["discarded"] == 0
+    assert [each["id"] for each in await listed(served)] == [other["id"]]
+    (gone,) = await listed(served, discarded="YES")
+    assert (gone["id"], gone["discardReason"], gone["discardedBy"]) == (letter["id"], "wrong number", "admin")
+    assert len(await listed(served, discarded="ALL")) == 2
+    assert (await replayed(served))["replayed"] == 1
+    assert (await replayed(served, ids=[letter["id"]]))["replayed"] == 1
+    assert await listed(served, discarded="ALL") == []
+    with lent(postgres_url):
+        assert ask("select count(*) from discards") == [(0,)]
+        told = ask("select action, actor, detail ->> 'reason' from audit_log where action like 'dead%%' order by id")
+    assert told == [
+        ("dead_letters.discarded", "admin", "wrong number"),
+        ("dead_letters.replayed", "admin", None),
+        ("dead_letters.replayed", "admin", None),
+    ]
+
+
+async def test_only_admins_replay_many_and_viewers_look(served: Served) -> None:
+    await dead(served)
+    (letter,) = await listed(served)
+    sender, viewer = served.client(await served.key("SENDER")), served.client(await served.key("VIEWER"))
+    assert (await viewer.get("/api/dead-letters/causes")).json()["total"] == 1
+    for path, body in (("retry", {}), ("discard", {"reason": "x"})):
+        problem_of(await sender.post(f"/api/dead-letters/{path}", json=body), 403, "forbidden")
+    problem_of(await viewer.post(f"/api/deliveries/{letter['id']}/retry"), 403, "forbidden")
+    assert (await sender.post(f"/api/deliveries/{letter['id']}/retry")).status_code == 200
