@@ -27,7 +27,7 @@ class _Filter(BaseModel):
     user_id: UserId | None = None
     channel: Channel | None = None
     provider: Word | None = None
-    status: Literal["FAILED", "DEAD"] | None = None
+    status: Literal[Status.FAILED, Status.DEAD] | None = None
     reason: Reason | None = None
     code: Word | None = None
     from_: AskedMoment | None = Field(None, alias="from")

@@ -48,6 +48,7 @@ class Event(Row):
     cancelled_at = DateTimeTZField(null=True)
     cancel_reason = TextField(null=True)
     cancelled_by = TextField(null=True)
+    generation = IntegerField()
 
     class Meta:
         table_name = "events"
