@@ -5,15 +5,15 @@ A provider is one module of this package that holds a `PROVIDER`. `registry.py` 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from tocsin.domain.delivery import Channel, Reason
+from tocsin.domain.delivery import Channel, Reason, Status
 from tocsin.domain.plan import Priority
 
 
@@ -91,6 +91,42 @@ class Sender(Protocol):
 
     async def close(self) -> None:
         """Let go of connections."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A message that a provider has, as it says when it is asked. `status` and `reason` are what a receipt with its
+    `word` would say; `at_ms` is when the provider made it, by its own clock."""
+
+    provider_id: str
+    status: Status
+    word: str
+    at_ms: int
+    reason: Reason | None = None
+    code: str | None = None
+    message: str | None = None
+    segments: int | None = None
+    price: str | None = None
+
+
+@runtime_checkable
+class Askable(Protocol):
+    """What a sender may offer besides: it can be asked what became of a message. All raise ProviderAway."""
+
+    gives_receipts: bool
+    """Whether it tells of each message afterwards, as it is set up here."""
+
+    async def fetch(self, provider_id: str) -> Known | None:
+        """The message of that id; None where the provider has none."""
+        ...
+
+    async def search(self, message: Message, from_ms: int, to_ms: int) -> Sequence[Known]:
+        """The messages with the To, From and body that `message` would have, made between those times."""
+        ...
+
+    async def count(self, from_ms: int, to_ms: int) -> int | None:
+        """How many messages the provider has of that time; None where there are too many to count them so."""
         ...
 
 

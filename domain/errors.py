@@ -6,6 +6,7 @@ TocsinError
 ├── Unavailable           something Tocsin stands on is away
 │   ├── RedisAway
 │   ├── PostgresAway      also read-only, or without its schema
+│   ├── ProviderAway      a provider that was asked what it knows
 │   └── Overloaded        a limit of memory or disk is reached
 ├── NotFound              it does not exist, or is not the asker's
 └── Conflict              it is not in a state for that
@@ -44,6 +45,10 @@ class RedisAway(Unavailable):
 
 class PostgresAway(Unavailable):
     """Postgres does not answer, cannot write, or lacks the schema."""
+
+
+class ProviderAway(Unavailable):
+    """A provider that was asked what it knows does not answer, or says no."""
 
 
 class Overloaded(Unavailable):

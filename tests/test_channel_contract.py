@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.fakes.behaviour import TOKEN, Behaviour, Fake, a_message
-from tocsin.channels.contract import BuildContext, Message, Outcome, OutcomeKind, Provider, Sender
+from tocsin.channels.contract import Askable, BuildContext, Message, Outcome, OutcomeKind, Provider, Sender
 from tocsin.channels.registry import find_providers
 from tocsin.domain.delivery import Channel, Reason
 from tocsin.domain.errors import SettingError
@@ -88,6 +88,11 @@ async def test_it_says_who_carries(provider: Provider, fake: Fake, build: Build)
     assert (sender.provider, sender.channel, sender.configured) == (provider.name, provider.channel, True)
     assert sender.concurrency >= 1
     assert build(dict(fake.table()), sandbox=True).provider == "sandbox"
+
+
+async def test_what_can_be_asked_is_tried_by_the_suite_of_those(provider: Provider, sender: Sender) -> None:
+    fakes = import_module(f"tests.fakes.{provider.name}")
+    assert isinstance(sender, Askable) == hasattr(fakes, "ASKABLE"), "tests/test_askable.py asks those marked so"
 
 
 async def test_without_credentials_nothing_is_sent_and_it_says_so(provider: Provider, build: Build) -> None:

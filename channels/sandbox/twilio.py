@@ -3,6 +3,8 @@
 Numbers that ask for something else, Twilio's own magic ones first: +15005550001 no such number (21211) · …0003 country
 not allowed (21408) · …0004 opted out (21610) · …0009 no mobile (21614) · …0021 too many (429) · …0022 an error inside
 (500) · …0023 hangs up and has taken nothing · …0024 hangs up and has taken it · …0031 taken, then undelivered (30003)
+· …0032 taken and sent twice, each with its receipts · …0033 taken, no receipt ever comes · …0034 taken, hangs up, and no
+receipt ever comes
 """
 
 import asyncio
@@ -10,8 +12,6 @@ import base64
 import re
 import secrets
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from email.utils import format_datetime
 from typing import Any, Final
 from urllib.parse import parse_qs, parse_qsl, urldefrag, urlsplit
 
@@ -19,6 +19,7 @@ import httpx
 
 from tocsin.channels.sandbox.outbox import Outbox
 from tocsin.channels.sandbox.signing import signature_of
+from tocsin.channels.sandbox.twilio_messages import TwilioMessages
 from tocsin.channels.sandbox.web import HangUp, WebAnswer, WebRequest
 from tocsin.domain.delivery import Channel
 from tocsin.domain.text import segments_of
@@ -39,6 +40,9 @@ _REFUSALS: Final = {
 _TAKES_NOTHING: Final = "+15005550023"
 _TAKES_AND_HANGS_UP: Final = "+15005550024"
 _UNDELIVERED: Final = "+15005550031"
+_SENDS_TWICE: Final = "+15005550032"
+_TELLS_NOTHING: Final = "+15005550033"
+_HANGS_UP_AND_TELLS_NOTHING: Final = "+15005550034"
 
 
 class TwilioServer:
@@ -47,6 +51,7 @@ class TwilioServer:
     def __init__(self, outbox: Outbox, *, receipt_delay_s: float) -> None:
         self.account_sid = "AC" + secrets.token_hex(16)
         self.auth_token = secrets.token_hex(16)
+        self.messages = TwilioMessages(self.account_sid)
         self._outbox = outbox
         self._delay_s = receipt_delay_s
         self._client = httpx.AsyncClient(trust_env=False, timeout=5.0)
@@ -55,14 +60,21 @@ class TwilioServer:
     async def handle(self, request: WebRequest) -> WebAnswer:
         """Answers one request."""
         account = f"/2010-04-01/Accounts/{self.account_sid}"
+        path, _, query = request.path.partition("?")
         basic = base64.b64encode(f"{self.account_sid}:{self.auth_token}".encode()).decode()
         if not secrets.compare_digest(request.headers.get("authorization", ""), f"Basic {basic}"):
             return _problem(401, 20003, "Authenticate")
-        if (request.method, request.path) == ("GET", f"{account}.json"):
-            return WebAnswer(200, {"sid": self.account_sid, "status": "active", "friendly_name": "Sandbox"})
-        if (request.method, request.path) == ("POST", f"{account}/Messages.json"):
+        if (request.method, path) == ("POST", f"{account}/Messages.json"):
             return self._create(request.form())
-        return _problem(404, 20404, "The requested resource was not found")
+        found = self._look(path.removeprefix(account), query) if request.method == "GET" else None
+        return WebAnswer(200, found) if found else _problem(404, 20404, "The requested resource was not found")
+
+    def _look(self, path: str, query: str) -> dict[str, Any] | None:
+        if path == ".json":
+            return {"sid": self.account_sid, "status": "active", "friendly_name": "Sandbox"}
+        if path == "/Messages.json":
+            return self.messages.page(dict(parse_qsl(query)))
+        return self.messages.fetch(path.removeprefix("/Messages/").removesuffix(".json"))
 
     async def close(self) -> None:
         """Tells nothing more."""
@@ -78,15 +90,19 @@ class TwilioServer:
             return refusal
         if to == _TAKES_NOTHING:
             raise HangUp
+        made = [self._take(form) for _ in range(2 if to == _SENDS_TWICE else 1)]
+        if to in {_TAKES_AND_HANGS_UP, _HANGS_UP_AND_TELLS_NOTHING}:
+            raise HangUp
+        return WebAnswer(201, made[0])
+
+    def _take(self, form: Mapping[str, str]) -> dict[str, Any]:
         sid = "SM" + secrets.token_hex(16)
         self._keep(form)
-        if form.get("StatusCallback"):
-            task = asyncio.get_running_loop().create_task(self._tell(sid, dict(form)))
-            self._telling.add(task)
-            task.add_done_callback(self._telling.discard)
-        if to == _TAKES_AND_HANGS_UP:
-            raise HangUp
-        return WebAnswer(201, self._resource(sid, form))
+        made = self.messages.add(sid, form)
+        task = asyncio.get_running_loop().create_task(self._carry(sid, dict(form)))
+        self._telling.add(task)
+        task.add_done_callback(self._telling.discard)
+        return made
 
     def _keep(self, form: Mapping[str, str]) -> None:
         named = parse_qs(urlsplit(form.get("StatusCallback", "")).query)
@@ -102,23 +118,28 @@ class TwilioServer:
             raw=dict(form),
         )
 
-    async def _tell(self, sid: str, form: Mapping[str, str]) -> None:
-        """Posts the callbacks that follow the first status, which has none."""
-        undelivered = form["To"] == _UNDELIVERED
-        for word in ("sent", "undelivered" if undelivered else "delivered"):
+    async def _carry(self, sid: str, form: Mapping[str, str]) -> None:
+        """Lets a message take its way, and posts the callbacks that follow the first status, which has none."""
+        for word in ("sent", "undelivered" if form["To"] == _UNDELIVERED else "delivered"):
             await asyncio.sleep(self._delay_s)
-            fields = {
-                "SmsSid": sid,
-                "SmsStatus": word,
-                "MessageStatus": word,
-                "To": form["To"],
-                "MessageSid": sid,
-                "AccountSid": self.account_sid,
-                "From": form.get("From", ""),
-                "ApiVersion": "2010-04-01",
-                **({"ErrorCode": "30003"} if word == "undelivered" else {}),
-            }
-            await self._post(form["StatusCallback"], fields)
+            code = "30003" if word == "undelivered" else None
+            self.messages.move(sid, word, code)
+            if form.get("StatusCallback") and form["To"] not in {_TELLS_NOTHING, _HANGS_UP_AND_TELLS_NOTHING}:
+                await self._tell(sid, word, code, form)
+
+    async def _tell(self, sid: str, word: str, code: str | None, form: Mapping[str, str]) -> None:
+        fields = {
+            "SmsSid": sid,
+            "SmsStatus": word,
+            "MessageStatus": word,
+            "To": form["To"],
+            "MessageSid": sid,
+            "AccountSid": self.account_sid,
+            "From": form.get("From", ""),
+            "ApiVersion": "2010-04-01",
+            **({"ErrorCode": code} if code else {}),
+        }
+        await self._post(form["StatusCallback"], fields)
 
     async def _post(self, callback: str, fields: Mapping[str, str]) -> None:
         """As Twilio does: without the fragment, which says how often to try again. Only servers on this machine."""
@@ -136,31 +157,6 @@ class TwilioServer:
             if answer.status_code < 400:
                 return
             await asyncio.sleep(self._delay_s)
-
-    def _resource(self, sid: str, form: Mapping[str, str]) -> dict[str, Any]:
-        now = format_datetime(datetime.now(UTC))
-        return {
-            "sid": sid,
-            "account_sid": self.account_sid,
-            "api_version": "2010-04-01",
-            "body": form["Body"],
-            "date_created": now,
-            "date_updated": now,
-            "date_sent": None,
-            "direction": "outbound-api",
-            "error_code": None,
-            "error_message": None,
-            "from": form.get("From"),
-            "messaging_service_sid": form.get("MessagingServiceSid"),
-            "num_media": "0",
-            "num_segments": str(segments_of(form["Body"])),
-            "price": None,
-            "price_unit": "USD",
-            "status": "queued",
-            "subresource_uris": {},
-            "to": form["To"],
-            "uri": f"/2010-04-01/Accounts/{self.account_sid}/Messages/{sid}.json",
-        }
 
 
 def _refusal(form: Mapping[str, str]) -> WebAnswer | None:

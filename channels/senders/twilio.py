@@ -4,6 +4,7 @@ Not the asynchronous one: that ignores its time-out, and with retries posts a me
 """
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -14,7 +15,7 @@ from twilio.http.http_client import TwilioHttpClient
 from twilio.rest import Client
 
 from tocsin.channels.cleaning import cleaned, private_parts
-from tocsin.channels.contract import BuildContext, Message, Outcome, OutcomeKind
+from tocsin.channels.contract import BuildContext, Known, Message, Outcome, OutcomeKind
 from tocsin.channels.senders.threads import NotBegun, StillRunning, Threads
 from tocsin.channels.senders.transport import (
     UNREADABLE,
@@ -25,6 +26,7 @@ from tocsin.channels.senders.transport import (
     prepare,
     retry_after_s,
 )
+from tocsin.channels.senders.twilio_history import TwilioHistory
 from tocsin.channels.twilio import CALLBACK_PATH, CODES, SECTION, TwilioSettings
 from tocsin.domain.addresses import normal_phone
 from tocsin.domain.delivery import Channel, Reason
@@ -63,17 +65,31 @@ class TwilioSender:
         # Asked for here and not at the first send: the SDK then imports the half of it.
         self._messages = self._client.messages
         self._threads = Threads(settings.concurrency, "twilio")
+        self._history = TwilioHistory(self._messages, self._threads, settings.from_number or "", self.timeout_s)
+
+    @property
+    def gives_receipts(self) -> bool:
+        return self._callback_base is not None
+
+    async def fetch(self, provider_id: str) -> Known | None:
+        return await self._history.fetch(provider_id)
+
+    async def search(self, message: Message, from_ms: int, to_ms: int) -> Sequence[Known]:
+        try:
+            to = normal_phone(message.address)
+        except InvalidInput:
+            return ()
+        return await self._history.search(to, self._fitted(message).text, from_ms, to_ms)
+
+    async def count(self, from_ms: int, to_ms: int) -> int | None:
+        return await self._history.count(from_ms, to_ms)
 
     async def send(self, message: Message) -> Outcome:
         try:
             to = normal_phone(message.address)
         except InvalidInput:
             return Outcome(OutcomeKind.PERMANENT, Reason.INVALID_ADDRESS, message="the number is not one of E.164")
-        fitted = fit_sms(
-            message.text,
-            min(self._context.max_segments, _MOST_SEGMENTS),
-            self._context.emoji.get(message.priority, ""),
-        )
+        fitted = self._fitted(message)
         call = Call(lambda: self._create(message, to, fitted))
         private = (*self._private, *private_parts(to), *private_parts(message.address))
         outcome = await self._outcome(call)
@@ -90,6 +106,10 @@ class TwilioSender:
     async def close(self) -> None:
         self._threads.close()
         self._session.close()
+
+    def _fitted(self, message: Message) -> FittedText:
+        most = min(self._context.max_segments, _MOST_SEGMENTS)
+        return fit_sms(message.text, most, self._context.emoji.get(message.priority, ""))
 
     async def _outcome(self, call: Call[Any]) -> Outcome:
         try:

@@ -30,7 +30,7 @@ class TwilioFake(WebFake):
         return {"auth_token": "wrong"}
 
     def is_offer(self, request: WebRequest) -> bool:
-        return request.path.endswith("/Messages.json")
+        return request.method == "POST" and request.path.endswith("/Messages.json")
 
     async def pass_on(self, request: WebRequest) -> WebAnswer:
         return await self.server.handle(request)
@@ -41,3 +41,5 @@ class TwilioFake(WebFake):
 
 
 FAKE = TwilioFake
+ASKABLE = True
+"""Its sender can be asked what became of a message."""
