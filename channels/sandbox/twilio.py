@@ -3,8 +3,8 @@
 Numbers that ask for something else, Twilio's own magic ones first: +15005550001 no such number (21211) · …0003 country
 not allowed (21408) · …0004 opted out (21610) · …0009 no mobile (21614) · …0021 too many (429) · …0022 an error inside
 (500) · …0023 hangs up and has taken nothing · …0024 hangs up and has taken it · …0031 taken, then undelivered (30003)
-· …0032 taken and sent twice, each with its receipts · …0033 taken, no receipt ever comes · …0034 taken, hangs up, and no
-receipt ever comes
+· …0032 taken and sent twice, each with its receipts · …0033 taken, no receipt ever comes · …0034 taken, hangs up,
+no receipt ever comes
 """
 
 import asyncio
