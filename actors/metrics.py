@@ -1,8 +1,12 @@
 """Figures for Prometheus (O2): what this process sent, and what waits in Redis and for how long."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from tocsin.domain.delivery import Channel, Reason, Status
+from tocsin.storage.facts import Entry
 from tocsin.storage.store import Store
 
 
@@ -26,14 +30,44 @@ class SendCounters:
 
     def ended(self, channel: Channel, provider: str, status: Status, reason: Reason | None, took_s: float) -> None:
         """Counts one attempt."""
-        self._attempts.labels(channel, provider, status, reason or "").inc()
+        self.not_sent(channel, provider, status, reason)
         self._seconds.labels(channel, provider).observe(took_s)
+
+    def not_sent(self, channel: Channel, provider: str, status: Status, reason: Reason | None) -> None:
+        """Counts one that ended without a call of the provider."""
+        self._attempts.labels(channel, provider, status, reason or "").inc()
+
+
+class StoredCounters:
+    """What this process told Postgres, whoever did it; told again after a crash it is counted again."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._retries = Counter(
+            "tocsin_retries", "Attempts that follow one that failed", ["channel", "reason"], registry=registry
+        )
+        self._cancelled = Counter(
+            "tocsin_cancelled", "Deliveries that were not sent any more", ["channel", "reason"], registry=registry
+        )
+
+    def stored(self, entries: Sequence[Entry]) -> None:
+        """Counts what became of deliveries in these journal entries."""
+        for _, facts in entries:
+            for fact in facts:
+                if fact["f"] == "moved":
+                    self._count(fact["d"])
+
+    def _count(self, moves: Sequence[Sequence[Any]]) -> None:
+        for _, _, channel, _, status, _, _, detail in moves:
+            if status == Status.RETRYING:
+                self._retries.labels(channel, detail.get("reason", "")).inc()
+            elif status == Status.CANCELLED:
+                self._cancelled.labels(channel, detail.get("reason", "")).inc()
 
 
 class Gauges:
     """Refreshed before each look; none of them costs anything between looks."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: CollectorRegistry, providers: Mapping[Channel, str]) -> None:
         self._facts = Gauge(
             "tocsin_facts_waiting", "Journal entries that Postgres does not have yet", registry=registry
         )
@@ -55,8 +89,19 @@ class Gauges:
         self._memory = Gauge("tocsin_redis_memory_bytes", "Memory that Redis uses", registry=registry)
         self._processes = Gauge("tocsin_actor_processes", "Processes that run actors", registry=registry)
 
+        self._breakers = Gauge(
+            "tocsin_breaker_open",
+            "1 while a provider that is down rests or is on trial",
+            ["channel", "provider"],
+            registry=registry,
+        )
+        self._providers = providers
+
     async def refresh(self, store: Store) -> None:
         """Asks Redis. Raises RedisAway."""
+        resting = {(each.channel, each.provider) for each in await store.breakers.resting()}
+        for carried in self._providers.items():
+            self._breakers.labels(*carried).set(carried in resting)
         depths = await store.depths()
         self._facts.set(depths.facts)
         self._facts_age.set(depths.facts_oldest_s)

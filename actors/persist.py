@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from loguru import logger
 
+from tocsin.actors.metrics import StoredCounters
 from tocsin.actors.outages import say
 from tocsin.domain.errors import PostgresAway, Unavailable
 from tocsin.storage import persist as writer
@@ -29,8 +30,9 @@ _PATIENCE_MS = 1_000
 class Persister:
     """Drains the journal in one process, any number of drains at a time."""
 
-    def __init__(self, store: Store, name: str) -> None:
+    def __init__(self, store: Store, name: str, counters: StoredCounters | None = None) -> None:
         self._store = store
+        self._counters = counters
         self._name = name
         self._stopped = False
 
@@ -88,6 +90,9 @@ class Persister:
                 await self._halve(entries, slow)
             else:
                 await self._fail(entries[0], error)
+        else:
+            if self._counters is not None:
+                self._counters.stored(entries)
 
     async def _halve(self, entries: Sequence[Entry], slow: list[str]) -> None:
         middle = len(entries) // 2

@@ -24,7 +24,7 @@ from tocsin.actors.escalation import watch
 from tocsin.actors.fan_out import fan_out
 from tocsin.actors.jobs import Jobs
 from tocsin.actors.loop import Loop
-from tocsin.actors.metrics import SendCounters
+from tocsin.actors.metrics import SendCounters, StoredCounters
 from tocsin.actors.outcomes import SendRules
 from tocsin.actors.persist import Persister
 from tocsin.actors.route import route
@@ -63,6 +63,7 @@ class Runtime:
         self._postgres = postgres
         self._context = context
         self._counters = SendCounters(registry)
+        self._stored = StoredCounters(registry)
         self._wanted = tuple(wanted)
         self._workers: list[Worker] = []
         self._tasks: list[asyncio.Task[None]] = []
@@ -75,7 +76,7 @@ class Runtime:
         assert self._settings.redis.url is not None  # noqa: S101  # app.py gives every process a server
         self._broker = WakingBroker(connect_broker(self._settings.redis.url), keys)
         self._process = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}"
-        self._persister = Persister(self._store, self._process)
+        self._persister = Persister(self._store, self._process, self._stored)
         self._lanes = self._loop.run(self._open_lanes())
         self._declare_actors()
         self._broker.emit_after("process_boot")

@@ -15,6 +15,7 @@ from tocsin.actors.outages import say
 from tocsin.actors.outcomes import SendRules, ending_of, not_configured, without_address
 from tocsin.actors.recorder import Recorder
 from tocsin.channels.contract import Message, Outcome, OutcomeKind, Sender
+from tocsin.domain import ids
 from tocsin.domain.breaker import Health
 from tocsin.domain.delivery import Channel, Reason
 from tocsin.domain.errors import RedisAway, SettingError, Unavailable
@@ -154,6 +155,9 @@ class Lane:
     async def _record_all(self, endings: Iterable[Ending]) -> None:
         for ending in endings:
             self._recorder.add(ending)
+            reason: Reason | None = ending.detail.get("reason")
+            self._counters.not_sent(self.channel, self.sender.provider, ending.status, reason)
+            self._say(ending)
 
     async def _begun(self, messages: Sequence[tuple[Claim, Message]]) -> list[tuple[Claim, Message]]:
         if not messages:
@@ -203,13 +207,17 @@ class Lane:
         finally:
             await self._give_back(1)
         self._counters.ended(self.channel, self.sender.provider, ending.status, outcome.reason, took_s)
-        logger.info(
-            "{} {} step {} attempt {}: {}{}",
-            self.channel, message.delivery, claim.step, claim.attempt, ending.status,
-            f" ({outcome.reason})" if outcome.reason else "",
-        )  # fmt: skip
+        self._say(ending)
         if outcome.dead_tokens:
             await self._store.drop_tokens(claim.user, outcome.dead_tokens)
+
+    def _say(self, ending: Ending) -> None:
+        claim, reason = ending.claim, ending.detail.get("reason")
+        logger.info(
+            "{} {} step {} attempt {}: {}{}",
+            self.channel, ids.delivery_id(claim.notification, claim.step, claim.channel), claim.step, claim.attempt,
+            ending.status, f" ({reason})" if reason else "",
+        )  # fmt: skip
 
     async def _send(self, message: Message, began: float) -> Outcome:
         # A process that was frozen after its claim began finds its lease gone: another may be sending by now.

@@ -4,9 +4,7 @@ HTTP stops first, then the clock and the actors, then the pools, then the server
 """
 
 import asyncio
-import errno
 import gc
-import os
 import socket
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -27,10 +25,12 @@ from tocsin.channels.registry import build_senders, context_of
 from tocsin.channels.sandbox.sandbox import Sandbox
 from tocsin.cli.check_start import check_start
 from tocsin.cli.credentials import with_credentials
+from tocsin.cli.listening import Server, address_of, listen
 from tocsin.cli.stopping import Stopping, leave
 from tocsin.domain.delivery import Channel
-from tocsin.domain.errors import PostgresAway, SettingError
+from tocsin.domain.errors import PostgresAway
 from tocsin.domain.settings import Settings
+from tocsin.http import figures
 from tocsin.http.application import build
 from tocsin.http.context import Carrier, Context
 from tocsin.http.pages.pages import routes
@@ -66,6 +66,8 @@ class Process:
     sandbox: Sandbox | None
     listening: socket.socket | None
     signals: Stopping
+    figures: socket.socket | None = None
+    """Where figures are shown by a process that answers no other HTTP."""
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -83,6 +85,8 @@ class Process:
                 await stack.enter_async_context(self._actors(postgres))
             if self.parts.http and not self.stopping.is_set():
                 await stack.enter_async_context(self._http(postgres))
+            elif self.figures and not self.stopping.is_set():
+                await stack.enter_async_context(self._figures(postgres, self.figures))
             if not self.stopping.is_set():
                 self._say_where()
             await self.stopping.wait()
@@ -131,7 +135,7 @@ class Process:
     async def _http(self, postgres: Postgres) -> AsyncIterator[None]:
         store = await Store.open(self.settings, postgres)
         context = await self._context(store)
-        server = _Server(_uvicorn_config(self.settings, context))
+        server = Server(_uvicorn_config(self.settings, context))
         assert self.listening is not None  # noqa: S101  # made before the process, so that its port is known
         serving = asyncio.create_task(server.serve(sockets=[self.listening]))
         serving.add_done_callback(lambda _: self.stopping.set())
@@ -143,13 +147,29 @@ class Process:
             await serving
             await store.close()
 
+    @asynccontextmanager
+    async def _figures(self, postgres: Postgres, listening: socket.socket) -> AsyncIterator[None]:
+        store = await Store.open(self.settings, postgres)
+        carriers = await self._carriers()
+        gauges = Gauges(self.registry, {channel: carrier.provider for channel, carrier in carriers.items()})
+        application = figures.build(self.registry, lambda: gauges.refresh(store))
+        server = Server(uvicorn.Config(application, lifespan="off", log_config=None, access_log=False))
+        serving = asyncio.create_task(server.serve(sockets=[listening]))
+        try:
+            yield
+        finally:
+            server.should_exit = True
+            await serving
+            await store.close()
+
     async def _context(self, store: Store) -> Context:
-        gauges = Gauges(self.registry)
+        carriers = await self._carriers()
+        gauges = Gauges(self.registry, {channel: carrier.provider for channel, carrier in carriers.items()})
         return Context(
             settings=self.settings,
             store=store,
             registry=self.registry,
-            carriers=await self._carriers(),
+            carriers=carriers,
             outbox=self.sandbox.outbox if self.sandbox else None,
             refresh=lambda: gauges.refresh(store),
         )
@@ -167,10 +187,10 @@ class Process:
 
     def _say_where(self) -> None:
         if self.listening is None:
-            logger.info("ready: actors only")
+            shown = f"; figures at {address_of(self.figures)}/metrics" if self.figures else ""
+            logger.info("ready: actors only{}", shown)
             return
-        host, port = self.listening.getsockname()[:2]
-        where = f"http://{'127.0.0.1' if host in {'0.0.0.0', '::'} else host}:{port}"  # noqa: S104
+        where = address_of(self.listening)
         logger.info("ready: {}", where)
         if sys.stderr.isatty() or self.sandbox:
             key_file = self.settings.data.dir / "admin_key"
@@ -188,9 +208,10 @@ def run(settings: Settings, parts: Parts) -> None:
     signals.listen()
     with ExitStack() as stack:
         settings = stack.enter_context(servers(settings, ephemeral=parts.ephemeral))
-        listening = _listen(settings) if parts.http else None
-        if listening:
-            stack.callback(listening.close)
+        listening = listen(settings.http.host, settings.http.port) if parts.http else None
+        figures_at = _figures_at(settings) if not parts.http else None
+        for opened in filter(None, (listening, figures_at)):
+            stack.callback(opened.close)
         sandbox = Sandbox() if parts.sandbox or settings.sandbox.enabled else None
         if sandbox:
             sandbox.start()
@@ -200,7 +221,7 @@ def run(settings: Settings, parts: Parts) -> None:
         # What is there now stays; looking through it again and again would cost each request a tenth of its time.
         gc.collect()
         gc.freeze()
-        uvloop.run(Process(settings, parts, sandbox, listening, signals).run())
+        uvloop.run(Process(settings, parts, sandbox, listening, signals, figures_at).run())
         signals.within(_SERVERS_END_S)
     leave()
 
@@ -221,26 +242,9 @@ def servers(settings: Settings, *, ephemeral: bool = False) -> Iterator[Settings
         yield settings.with_values(given)
 
 
-def _listen(settings: Settings) -> socket.socket:
-    """A socket at the address of the settings. Raises SettingError where it cannot be had."""
-    host, port = settings.http.host, settings.http.port
-    listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listening.bind((host, port))
-    except OSError as error:
-        listening.close()
-        raise SettingError(_why_not_there(host, port, error)) from error
-    return listening
-
-
-def _why_not_there(host: str, port: int, error: OSError) -> str:
-    if error.errno == errno.EADDRINUSE:
-        return f"http.port: {port} is in use by another program; stop that one, or give another (TOCSIN_HTTP__PORT)"
-    if error.errno == errno.EACCES:
-        return f"http.port: this user may not listen on {port}; give one from 1024 on (TOCSIN_HTTP__PORT)"
-    why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
-    return f"http.host: {host} is no address of this machine ({why}); give one that is, or 0.0.0.0 (TOCSIN_HTTP__HOST)"
+def _figures_at(settings: Settings) -> socket.socket | None:
+    port = settings.metrics.port
+    return None if port is None else listen(settings.http.host, port, setting="metrics.port")
 
 
 def _in_sandbox(settings: Settings, sandbox: Sandbox, listening: socket.socket | None) -> Settings:
@@ -263,11 +267,3 @@ def _uvicorn_config(settings: Settings, context: Context) -> uvicorn.Config:
         server_header=False,
         timeout_graceful_shutdown=max(1, settings.http.shutdown // 1000),
     )
-
-
-class _Server(uvicorn.Server):
-    """A server that leaves signals to its process."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield

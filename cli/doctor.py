@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 import click
 from rich.text import Text
 
+from tocsin.cli.check_breakers import check_breakers
 from tocsin.cli.check_channels import check_channels
 from tocsin.cli.check_postgres import check_postgres
 from tocsin.cli.check_redis import check_redis
@@ -91,7 +92,8 @@ async def _look_at_redis(settings: Settings, installation: str | None) -> list[F
     url = settings.redis.url or await asyncio.to_thread(embedded_redis.running_address, settings.data.dir)
     if url is None:
         return await asyncio.to_thread(_own, "redis", embedded_redis.runnable)
-    return await check_redis(settings, url, installation)
+    breakers = await check_breakers(url, settings.redis.namespace)
+    return [*await check_redis(settings, url, installation), *breakers]
 
 
 def _own(subject: str, runnable: Callable[[], str]) -> list[Finding]:

@@ -6,18 +6,18 @@ import asyncio
 from collections.abc import Awaitable
 from typing import Final, Literal
 
-from loguru import logger
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.responses import Response
 
 from tocsin.actors import queues
 from tocsin.domain.delivery import Channel
-from tocsin.domain.errors import TocsinError, Unavailable
+from tocsin.domain.errors import TocsinError
 from tocsin.http.caller import PUBLIC, VIEWERS
 from tocsin.http.context import Context
 from tocsin.http.endpoint import Call, Endpoint
+from tocsin.http.figures import figures
 from tocsin.http.problems import AUTHENTICATION, AWAY, FORBIDDEN, NOT_READY, Problem
-from tocsin.http.shapes import Answer, NoQuery
+from tocsin.http.shapes import Answer, Moment, NoQuery
+from tocsin.storage.store import Store
 
 _PROBE_S: Final = 2.0
 
@@ -33,6 +33,8 @@ class ChannelState(Answer):
 
     provider: str
     configured: bool
+    resting_until: Moment | None
+    """Set while the provider is down and rests; from then on it is tried, one call at a time."""
 
 
 class Readiness(Answer):
@@ -65,8 +67,13 @@ async def get_ready(call: Call[None, NoQuery]) -> Readiness:
         )
     parts["actors"] = await _state_of_actors(call.context)
     whole = set(parts.values()) == {"ready"}
+    resting = await _resting(store)
     channels = {
-        channel: ChannelState(provider=carrier.provider, configured=carrier.configured)
+        channel: ChannelState(
+            provider=carrier.provider,
+            configured=carrier.configured,
+            resting_until=resting.get((channel, carrier.provider)),
+        )
         for channel, carrier in call.context.carriers.items()
     }
     return Readiness(status="READY" if whole else "DEGRADED", parts=parts, channels=channels)
@@ -79,18 +86,21 @@ async def get_metrics(call: Call[None, NoQuery]) -> Response:
         caller = await context.authenticator.authenticate(call.request.headers.get("authorization"))
         if caller.role not in VIEWERS:
             raise Problem(FORBIDDEN)
-    if context.refresh is not None:
-        try:
-            await context.refresh()
-        except Unavailable as error:
-            logger.debug("the gauges of storage are old: {}", error)
-    return Response(generate_latest(context.registry), media_type=CONTENT_TYPE_LATEST)
+    return await figures(context.registry, context.refresh)
+
+
+async def _resting(store: Store) -> dict[tuple[Channel, str], int]:
+    try:
+        async with asyncio.timeout(_PROBE_S):
+            return {(each.channel, each.provider): each.until_ms for each in await store.breakers.resting()}
+    except (TimeoutError, TocsinError):
+        return {}
 
 
 async def _state_of_actors(context: Context) -> str:
     try:
         unattended = await asyncio.wait_for(context.store.unattended(queues.ALL), _PROBE_S)
-    except (TimeoutError, Unavailable):
+    except (TimeoutError, TocsinError):
         return "not known while Redis is away"
     return f"no process works on {', '.join(unattended)}" if unattended else "ready"
 

@@ -21,7 +21,7 @@ from tocsin.actors.send import Lane
 from tocsin.channels.contract import Message, Outcome, OutcomeKind
 from tocsin.domain.breaker import BreakerRules, Health
 from tocsin.domain.delivery import Channel, Reason, Status
-from tocsin.domain.plan import Step
+from tocsin.domain.plan import Priority, Step
 from tocsin.domain.retry import RetryRule
 from tocsin.domain.settings import load
 from tocsin.storage.breakers import Breakers
@@ -421,3 +421,18 @@ async def test_while_a_provider_is_down_what_waits_behind_it_uses_up_no_attempt(
     assert ends.count("SENT") == 100
     assert "DEAD" not in ends
     assert len(carrier.got) == 100 + ends.count("RETRYING")
+
+
+async def test_a_trial_is_no_deliverys_last_attempt_while_another_waits(bench: Bench) -> None:
+    await bench.waiting(1, priority=Priority.CRITICAL)
+    for _ in range(2):
+        (tired,) = await bench.claim()
+        await bench.flights.record([Ending(tired, Status.FAILED, {}, retry_in_ms=0)])
+    await bench.waiting(2)
+    await bench.client.hset(bench.keys.breakers, NAME, "open|3|1|1|0|0")
+    tried = []
+    for _ in range(3):
+        (trial,) = await bench.claim(9)
+        tried.append((trial.notification == tired.notification, trial.attempt))
+        await bench.end([trial], Health.UNSAID)
+    assert tried == [(False, 1), (False, 1), (True, 3)]

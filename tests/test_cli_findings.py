@@ -9,13 +9,16 @@ from loguru import logger
 
 from tests.program import Program, environment
 from tocsin.actors import queues
+from tocsin.cli.check_breakers import judge_breakers
 from tocsin.cli.check_postgres import judge_postgres
 from tocsin.cli.check_redis import judge_actors, judge_installation, judge_redis
 from tocsin.cli.check_secrets import check_secret_files
 from tocsin.cli.check_start import say
 from tocsin.cli.findings import Finding, Level, age_of_secret, clock
+from tocsin.domain.delivery import Channel
 from tocsin.domain.errors import SettingError
 from tocsin.storage import embedded_redis
+from tocsin.storage.breakers import Resting
 from tocsin.storage.embedded_redis import EmbeddedRedis
 from tocsin.storage.keys import Keys
 from tocsin.storage.postgres_check import PostgresState
@@ -61,6 +64,13 @@ def test_a_redis_that_would_lose_something_is_named_with_the_mend(
     (finding,) = [each for each in judge_redis(a_redis(**state)) if each.level is not Level.OK]
     assert finding.level is level
     assert mend in finding.mend
+
+
+def test_a_provider_that_rests_is_named_with_its_time() -> None:
+    (finding,) = judge_breakers([Resting(Channel.SMS, "twilio", 7, NOW_MS)])
+    assert (finding.level, finding.subject) == (Level.WARN, "sms")
+    assert finding.told.startswith("twilio rests until 2026-11-18T11:06:40+00:00 after 7 failures")
+    assert levels(list(judge_breakers([]))) == {Level.OK}
 
 
 def test_a_hosted_redis_that_hides_its_settings_is_no_fault() -> None:

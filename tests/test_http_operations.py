@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 from loguru import logger
+from prometheus_client import CollectorRegistry
 
 from tests.served import ASHA, EVENT, SETTINGS, Served, problem_of, serving
 from tocsin.actors import queues
+from tocsin.actors.metrics import Gauges
 from tocsin.domain.delivery import Channel
 from tocsin.domain.errors import RedisAway
 from tocsin.domain.settings import Settings
@@ -37,8 +39,8 @@ async def test_health_and_readiness_need_no_token(served: Served) -> None:
         "status": "READY",
         "parts": {"redis": "ready", "postgres": "ready", "actors": "ready"},
         "channels": {
-            "SMS": {"provider": "sandbox", "configured": True},
-            "EMAIL": {"provider": "smtp", "configured": False},
+            "SMS": {"provider": "sandbox", "configured": True, "restingUntil": None},
+            "EMAIL": {"provider": "smtp", "configured": False, "restingUntil": None},
         },
     }
 
@@ -49,6 +51,18 @@ async def test_a_queue_that_nobody_works_on_is_named(served: Served) -> None:
     assert ready.status_code == 200
     assert ready.json()["status"] == "DEGRADED"
     assert ready.json()["parts"]["actors"] == "no process works on persist, send_sms"
+
+
+async def test_a_provider_that_rests_is_said_so_until_when(served: Served) -> None:
+    await served.store._client.hset(served.store._keys.breakers, "SMS:sandbox", "open|5|1|1795000000000|0|0")
+    channels = (await served.client().get("/ready")).json()["channels"]
+    assert channels["SMS"]["restingUntil"] == "2026-11-18T11:06:40.000Z"
+    assert channels["EMAIL"]["restingUntil"] is None
+    registry = CollectorRegistry()
+    await Gauges(registry, {Channel.SMS: "sandbox", Channel.EMAIL: "smtp"}).refresh(served.store)
+    value = registry.get_sample_value
+    assert value("tocsin_breaker_open", {"channel": "SMS", "provider": "sandbox"}) == 1
+    assert value("tocsin_breaker_open", {"channel": "EMAIL", "provider": "smtp"}) == 0
 
 
 async def test_every_answer_names_the_correlation_id_of_its_request(served: Served) -> None:

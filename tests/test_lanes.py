@@ -12,7 +12,7 @@ from redis.exceptions import ResponseError
 
 from tests.scenes import an_event, people, routed
 from tocsin.actors.fan_out import fan_out
-from tocsin.actors.metrics import SendCounters
+from tocsin.actors.metrics import SendCounters, StoredCounters
 from tocsin.actors.outcomes import SendRules
 from tocsin.actors.send import Lane
 from tocsin.channels.contract import Message, Outcome, OutcomeKind
@@ -70,10 +70,18 @@ async def store() -> AsyncIterator[Store]:
     await postgres.close()
 
 
-def lane(store: Store, carrier: Carrier, *, resend: bool = False, attempts: int = 3, lease_ms: int = 60_000) -> Lane:
+def lane(
+    store: Store,
+    carrier: Carrier,
+    *,
+    resend: bool = False,
+    attempts: int = 3,
+    lease_ms: int = 60_000,
+    registry: CollectorRegistry | None = None,
+) -> Lane:
     retry = RetryRule(attempts=attempts, base_ms=1, cap_ms=1, jitter=0.0)
     rules = SendRules(retry=retry, lease_ms=lease_ms, resend_unknown=resend)
-    return Lane(store, carrier, rules, SendCounters(CollectorRegistry()))
+    return Lane(store, carrier, rules, SendCounters(registry or CollectorRegistry()))
 
 
 async def sms_to(store: Store, *users: str) -> None:
@@ -193,11 +201,27 @@ async def test_a_sender_that_raises_is_a_defect_whose_outcome_nobody_knows(store
 async def test_without_credentials_nothing_is_sent_and_it_is_said(store: Store) -> None:
     carrier = Carrier(configured=False)
     await sms_to(store, "u1")
-    sms = lane(store, carrier)
+    sms = lane(store, carrier, registry=(registry := CollectorRegistry()))
     await sms.run()
     await sms.close(2)
     assert carrier.got == []
     assert await told(store) == [(1, "FAILED", "not_configured")]
+    labels = {"channel": "SMS", "provider": "carrier", "status": "FAILED", "reason": "not_configured"}
+    assert registry.get_sample_value("tocsin_attempts_total", labels) == 1
+
+
+async def test_retries_and_what_is_cancelled_are_counted_as_they_are_stored(store: Store) -> None:
+    carrier = Carrier(lambda _: Outcome(OutcomeKind.TEMPORARY, Reason.PROVIDER_DOWN))
+    await sms_to(store, "u1")
+    sms = lane(store, carrier)
+    await run_until(sms, lambda: len(carrier.got) == 2)
+    await sms.close(2)
+    await store.flights.read("u1", [(carrier.got[0].notification, True)])
+    counters = StoredCounters(registry := CollectorRegistry())
+    counters.stored(await store.facts.take("test", 1_000))
+    value = registry.get_sample_value
+    assert value("tocsin_retries_total", {"channel": "SMS", "reason": "provider_down"}) == 2
+    assert value("tocsin_cancelled_total", {"channel": "SMS", "reason": "read"}) == 1
 
 
 async def test_who_lost_the_address_meanwhile_is_suppressed(store: Store) -> None:

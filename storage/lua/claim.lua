@@ -59,8 +59,9 @@ local function lose(flight, step)
   return true
 end
 
+-- `sparing`: a provider's trial is no delivery's last attempt, as long as another waits. Answers true when it was spared.
 local claimed = {}
-local function try(entry, critical)
+local function try(entry, critical, sparing)
   local id, number = string.match(entry, '^(.*):(%d+)$')
   local flight = load_flight(id)
   local step = flight and find_step(flight, tonumber(number))
@@ -73,6 +74,9 @@ local function try(entry, critical)
     redis.call('ZREM', due_key(channel, critical), entry)
     wait_in_channel(flight, step)
     return
+  end
+  if sparing and step.status ~= 'G' and step.attempt % attempts == 0 then
+    return true
   end
   local alive = step.status ~= 'G' or lose(flight, step)
   if alive then
@@ -91,21 +95,27 @@ local function try(entry, critical)
 end
 
 -- What may not start leaves the index, so that what lies behind it comes up in the same call.
-local looks = 100
-for _, critical in ipairs({ true, false }) do
-  local key = due_key(channel, critical)
-  repeat
-    local entries = {}
-    local wanted = math.min(most - #claimed, looks)
-    if wanted > 0 then
-      entries = redis.call('ZRANGEBYSCORE', key, '-inf', int(now), 'LIMIT', 0, wanted)
-    end
-    for _, entry in ipairs(entries) do
-      try(entry, critical)
-    end
-    looks = looks - #entries
-  until #entries == 0
+local function look(looks, sparing)
+  for _, critical in ipairs({ true, false }) do
+    local key, spared = due_key(channel, critical), 0
+    repeat
+      local entries = {}
+      local wanted = math.min(most - #claimed, looks)
+      if wanted > 0 then
+        entries = redis.call('ZRANGEBYSCORE', key, '-inf', int(now), 'LIMIT', spared, wanted)
+      end
+      for _, entry in ipairs(entries) do
+        spared = spared + (try(entry, critical, sparing) and 1 or 0)
+      end
+      looks = looks - #entries
+    until #entries == 0
+  end
 end
+
+if breaker.state == 'open' then
+  look(50, true)
+end
+look(100, false)
 if #claimed > 0 then
   redis.call('RPUSH', answer_key, unpack(claimed))
   redis.call('PEXPIRE', answer_key, ARGV[5])

@@ -1,11 +1,13 @@
 -- Records how attempts ended. The fact is always appended; the flight moves on only if the attempt is still its own.
--- ARGV: namespace, breaker rules (failures, rest_ms, cap_ms, successes), then for each: token, id, step, channel, attempt, status, detail as JSON,
---       delay_ms until the next attempt or '' for none, why it waits, breaker or '', what it says of the provider ('up',
---       'down' or ''), for how many ms the provider asked to be left alone.
+-- ARGV: namespace, breaker rules (failures, rest_ms, cap_ms, successes), then for each: token, id, step, channel,
+--       attempt, status, detail as JSON, delay_ms until the next attempt or '' for none, why it waits, breaker or '',
+--       what it says of the provider ('up', 'down' or ''), for how many ms the provider asked to be left alone.
 -- Answers '1' for each that will be tried again, else '0'; and then what changed of breakers, for those who look on.
 
 free_first()
-local rules = { failures = tonumber(ARGV[2]), rest = tonumber(ARGV[3]), cap = tonumber(ARGV[4]), successes = tonumber(ARGV[5]) }
+local rules = {
+  failures = tonumber(ARGV[2]), rest = tonumber(ARGV[3]), cap = tonumber(ARGV[4]), successes = tonumber(ARGV[5]),
+}
 local answers, breakers, changes = {}, {}, {}
 
 local function judge_provider(position, mine)

@@ -1,0 +1,47 @@
+"""Where a process listens, and the server that answers there."""
+
+import errno
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import uvicorn
+
+from tocsin.domain.errors import SettingError
+
+
+class Server(uvicorn.Server):
+    """A server that leaves signals to its process."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def listen(host: str, port: int, *, setting: str = "http.port") -> socket.socket:
+    """A socket at `host` and at the port that `setting` gave. Raises SettingError where it cannot be had."""
+    listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+    except OSError as error:
+        listening.close()
+        raise SettingError(_why_not_there(host, port, error, setting)) from error
+    return listening
+
+
+def address_of(listening: socket.socket) -> str:
+    """Where this machine finds what listens there."""
+    host, port = listening.getsockname()[:2]
+    return f"http://{'127.0.0.1' if host in {'0.0.0.0', '::'} else host}:{port}"  # noqa: S104
+
+
+def _why_not_there(host: str, port: int, error: OSError, setting: str) -> str:
+    variable = f"TOCSIN_{setting.upper().replace('.', '__')}"
+    if error.errno == errno.EADDRINUSE:
+        return f"{setting}: {port} is in use by another program; stop that one, or give another ({variable})"
+    if error.errno == errno.EACCES:
+        return f"{setting}: this user may not listen on {port}; give one from 1024 on ({variable})"
+    why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
+    return f"http.host: {host} is no address of this machine ({why}); give one that is, or 0.0.0.0 (TOCSIN_HTTP__HOST)"
