@@ -46,12 +46,15 @@ class Jobs:
         process: str,
         drain: Callable[[], Awaitable[None]],
         worked_on: Iterable[str] = queues.ALL,
+        *,
+        reconcile: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._store = store
         self._process = process
         self._drain = drain
         self._queues = tuple(worked_on)
         self._began_s = time.monotonic()
+        self._reconcile = reconcile
         self._scheduler = AsyncIOScheduler(
             job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": 30}
         )
@@ -67,6 +70,10 @@ class Jobs:
             (self._tidy_journal, _TIDY_S),
         ):
             self._scheduler.add_job(_quietly(job), "interval", seconds=every_s, next_run_time=datetime.now(UTC))
+        if self._reconcile is not None:
+            # Not at once: what a process that starts finds late is being taken up.
+            period_s = self._store.settings.reconcile.every / 1000
+            self._scheduler.add_job(_quietly(self._reconcile), "interval", seconds=period_s)
         self._scheduler.start()
 
     def stop(self) -> None:

@@ -19,6 +19,7 @@ from loguru import logger
 from prometheus_client import CollectorRegistry
 
 from tocsin.actors import queues
+from tocsin.actors.alerts import Alerts
 from tocsin.actors.broker import WakingBroker
 from tocsin.actors.escalation import watch
 from tocsin.actors.fan_out import fan_out
@@ -27,6 +28,7 @@ from tocsin.actors.loop import Loop
 from tocsin.actors.metrics import SendCounters, StoredCounters
 from tocsin.actors.outcomes import SendRules
 from tocsin.actors.persist import Persister
+from tocsin.actors.reconcile import Reconciler
 from tocsin.actors.route import route
 from tocsin.actors.send import Lane
 from tocsin.channels.contract import BuildContext, Sender
@@ -62,6 +64,7 @@ class Runtime:
         self._settings = settings
         self._postgres = postgres
         self._context = context
+        self._registry = registry
         self._counters = SendCounters(registry)
         self._stored = StoredCounters(registry)
         self._wanted = tuple(wanted)
@@ -141,7 +144,11 @@ class Runtime:
             asyncio.create_task(watch(self._store, self._providers)),
             asyncio.create_task(self._store.calls.listen(self._broker.wake)),
         ]
-        self._jobs = Jobs(self._store, self._process, self._persister.drain, self._wanted)
+        self._alerts = Alerts(self._store, self._registry)
+        reconciler = Reconciler(self._store, self._alerts)
+        self._jobs = Jobs(
+            self._store, self._process, self._persister.drain, self._wanted, reconcile=reconciler.by_the_clock
+        )
         self._jobs.start()
 
     async def _stop_watching(self) -> None:

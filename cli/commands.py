@@ -8,9 +8,10 @@ from tocsin.cli.demo import demo
 from tocsin.cli.doctor import doctor
 from tocsin.cli.keys import keys
 from tocsin.cli.migrate import migrate
+from tocsin.cli.reconcile import reconcile
 from tocsin.cli.send import send
 from tocsin.cli.settle import settle
 from tocsin.cli.status import status
 from tocsin.cli.users import users
 
-ALL: Final[tuple[click.Command, ...]] = (migrate, doctor, send, status, settle, keys, users, demo)
+ALL: Final[tuple[click.Command, ...]] = (migrate, doctor, send, status, settle, reconcile, keys, users, demo)

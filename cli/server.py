@@ -73,9 +73,9 @@ class Server:
     async def delete(self, path: str) -> Any:
         return await self._ask("DELETE", path)
 
-    async def post(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
+    async def post(self, path: str, body: Mapping[str, Any] | None = None, *, limit_s: float = _TIMEOUT_S) -> Any:
         """The answer to a POST. An Idempotency-Key of its own makes it safe to try again when no answer came."""
-        extra: dict[str, Any] = {} if body is None else {"json": dict(body)}
+        extra: dict[str, Any] = {"timeout": limit_s} if body is None else {"timeout": limit_s, "json": dict(body)}
         return await self._ask("POST", path, headers={"Idempotency-Key": str(uuid4())}, **extra)
 
     async def pages(self, path: str, most: int, **query: Any) -> AsyncIterator[dict[str, Any]]:

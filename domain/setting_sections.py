@@ -229,6 +229,18 @@ class AlertSettings(Section):
     every: DurationMs
 
 
+class ReconcileSettings(Section):
+    """Reconciliation (R6) and the look at what is due soon (R7)."""
+
+    every: DurationMs = Field(ge=1000)
+    repair: bool
+    limit: DurationMs = Field(ge=1000)
+    wait: DurationMs
+    margin: DurationMs
+    keep: DurationMs
+    alert_difference: _Count
+
+
 class LimitSettings(Section):
     """How much one request may hold."""
 

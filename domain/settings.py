@@ -27,6 +27,7 @@ from tocsin.domain.setting_sections import (
     PolicyStep,
     PostgresSettings,
     PushSettings,
+    ReconcileSettings,
     RedisSettings,
     RetrySettings,
     SandboxSettings,
@@ -57,6 +58,7 @@ class Settings(Section):
     email: EmailSettings
     push: PushSettings
     sms: SmsSettings
+    reconcile: ReconcileSettings
     alerts: AlertSettings
     limits: LimitSettings
     log: LogSettings

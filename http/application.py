@@ -25,6 +25,7 @@ from tocsin.http import (
     outbox,
     posting,
     realtime,
+    reconciliation,
     settling,
     users,
 )
@@ -43,6 +44,7 @@ _RESOURCES: Final = (
     dead_letters,
     users,
     keys,
+    reconciliation,
     callbacks,
     realtime,
     operations,

@@ -7,6 +7,7 @@ from functools import cached_property
 
 from prometheus_client import CollectorRegistry
 
+from tocsin.actors.alerts import Alerts
 from tocsin.channels import twilio
 from tocsin.channels.sandbox.outbox import Outbox
 from tocsin.domain.delivery import Channel
@@ -53,6 +54,10 @@ class Context:
     @cached_property
     def authenticator(self) -> Authenticator:
         return Authenticator(self.settings, self.store)
+
+    @cached_property
+    def alerts(self) -> Alerts:
+        return Alerts(self.store, self.registry)
 
     @cached_property
     def known_users(self) -> KnownUsers:

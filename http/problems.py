@@ -63,6 +63,12 @@ METHOD_NOT_ALLOWED = Kind(
     "method_not_allowed", 405, "This path does not take that method.", "See the Allow header and /openapi.json."
 )
 CONFLICT = Kind("conflict", 409, "It is not in a state for that.", "Look at its present state first.")
+RECONCILING = Kind(
+    "reconciling",
+    409,
+    "Another run of reconciliation is under way.",
+    "Try again after the seconds in Retry-After, or look at the runs that were.",
+)
 STILL_RUNNING = Kind(
     "idempotency_running",
     409,

@@ -31,7 +31,11 @@ class Keys:
     def contacts(self, event: UUID | str) -> str:
         return f"{self.namespace}:contacts:{event}"
 
-    def chunk(self, event: UUID | str, number: int) -> str:
+    def flight(self, notification: str) -> tuple[str, str]:
+        """The bucket of a flight and its field there."""
+        return f"{self.namespace}:flight:{notification[:18]}", notification[19:]
+
+    def chunk(self, event: UUID | str, number: int | str) -> str:
         return f"{self.namespace}:chunk:{event}:{number}"
 
     def cancelled(self, event: UUID | str) -> str:

@@ -29,6 +29,7 @@ from tocsin.storage.intake import Intake, Taken
 from tocsin.storage.keys import Keys
 from tocsin.storage.keys_mirror import KeysMirror
 from tocsin.storage.memory import MemoryGuard, Work
+from tocsin.storage.motion import Motion
 from tocsin.storage.people import People
 from tocsin.storage.postgres import Postgres
 from tocsin.storage.profiles import Profiles
@@ -69,6 +70,7 @@ class Store:
         )
         self.flights = Flights(client, scripts, keys, inbox, breaker)
         self.breakers = Breakers(client, keys)
+        self.motion = Motion(client, scripts, keys)
         self.facts = Journal(client, keys)
         self._settling = Settling(scripts)
         self.lists = InboxLists(client, scripts, keys)

@@ -1,0 +1,127 @@
+"""Reconciliation, from Postgres to Redis: what Postgres has open and nothing has in motion is put back (R6).
+
+Looks at Postgres for what to look for, then in Redis, and where something is not there waits until Postgres has heard
+of all that Redis did until then. What is still open then, with its row locked, is lost, and not merely late.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+from tocsin.actors.rounds import Round
+from tocsin.domain.delivery import Status
+from tocsin.storage import ledger
+from tocsin.storage.flights import OpenFlight
+from tocsin.storage.ledger import LockedDelivery, OpenDelivery
+from tocsin.storage.scripts import MOST_ITEMS
+from tocsin.storage.transactions import in_transaction
+
+Restore = Callable[[Sequence[OpenFlight]], list[str]]
+"""Flights.restore, from a thread."""
+
+_CURSOR: Final = "open"
+_MOST_LOST: Final = 5_000
+"""How many one run puts back; the next goes on."""
+_SHARE: Final = 0.5
+
+
+async def find_missing(round_: Round) -> None:
+    """Walks the open deliveries from where the last run stopped."""
+    lost: list[OpenDelivery] = []
+    after: str | None = round_.place.cursors.pop(_CURSOR, None)
+    began_at = after
+    while True:
+        page = await round_.store.postgres.call(ledger.open_page, after, MOST_ITEMS)
+        round_.ledger += len(page)
+        lost += await _look(round_, page)
+        after = page[-1].id if len(page) == MOST_ITEMS else None
+        if after is None and began_at is None:
+            break
+        if after is None:
+            # What lay before the place where this run began is for the next one.
+            round_.whole = False
+            break
+        if len(lost) >= _MOST_LOST or round_.is_over(_SHARE):
+            round_.place.cursors[_CURSOR] = after
+            round_.whole = False
+            break
+    if lost:
+        await _judge(round_, lost)
+
+
+async def _look(round_: Round, page: Sequence[OpenDelivery]) -> list[OpenDelivery]:
+    """The deliveries of a page that have no flight. What the index lacks is counted, and mended by the look itself."""
+    steps: dict[str, list[int]] = defaultdict(list)
+    for delivery in page:
+        steps[delivery.notification].append(delivery.step)
+    if not steps:
+        return []
+    wrong = await round_.store.motion.look(steps, mend=round_.mend)
+    events = {delivery.notification: delivery.event for delivery in page}
+    missing = {(each.notification, each.step) for each in wrong if each.what == "missing"}
+    for each in wrong:
+        if each.what == "unindexed":
+            round_.found("unindexed", events[each.notification], repaired=round_.mend)
+    return [delivery for delivery in page if (delivery.notification, delivery.step) in missing]
+
+
+async def _judge(round_: Round, lost: Sequence[OpenDelivery]) -> None:
+    if not await round_.caught_up():
+        round_.skipped("missing", len(lost))
+        return
+    for first in range(0, len(lost), MOST_ITEMS):
+        some = [delivery.id for delivery in lost[first : first + MOST_ITEMS]]
+        cancelled = await round_.store.postgres.call(ledger.cancelled_events, some)
+        if round_.mend:
+            for event in cancelled:
+                # Redis may have forgotten it: what is put back is then cancelled at once.
+                await round_.store.flights.withdraw(event, None)
+        judged = await round_.store.postgres.call(
+            partial(
+                put_back,
+                some,
+                round_.store.settings.actors.lease,
+                round_.from_thread(round_.store.flights.restore) if round_.mend else None,
+            )
+        )
+        for each in judged:
+            _count(round_, each)
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A delivery without a flight. `answer` is that of Flights.restore, or "open" where nothing was put back; "doubted"
+    where Postgres refused to store something of it."""
+
+    row: LockedDelivery
+    answer: str
+
+
+def put_back(deliveries: Sequence[str], lease_ms: int, restore: Restore | None) -> list[Judged]:
+    """Puts those of `deliveries` (at most 100) into motion that are open, while their rows are locked; without
+    `restore` only says which they are. Run by Postgres.call."""
+    return in_transaction(lambda: _put_back(deliveries, lease_ms, restore))
+
+
+def _put_back(deliveries: Sequence[str], lease_ms: int, restore: Restore | None) -> list[Judged]:
+    rows = [row for row in ledger.locked(deliveries, lease_ms=lease_ms) if row.is_open]
+    doubted = ledger.refused([str(row.notification) for row in rows])
+    good = [row for row in rows if row.is_sendable and str(row.notification) not in doubted]
+    answers = restore(ledger.flights_of(good)) if restore and good else ["open"] * len(good)
+    rest = [Judged(row, "doubted") for row in rows if row not in good]
+    return [Judged(row, answer) for row, answer in zip(good, answers, strict=True)] + rest
+
+
+def _count(round_: Round, judged: Judged) -> None:
+    row = judged.row
+    if judged.answer == "doubted":
+        round_.skipped("missing", 1)
+        return
+    if judged.answer == "there":
+        # It came into motion again meanwhile.
+        return
+    late_ms = row.now_ms - row.time_ms
+    stuck = row.status is Status.SENDING and late_ms > round_.settings.margin
+    round_.found("stuck" if stuck else "missing", str(row.event), repaired=judged.answer in {"restored", "cancelled"})

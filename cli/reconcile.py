@@ -1,0 +1,94 @@
+"""`tocsin reconcile`: Postgres against Redis against the providers, now."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import click
+from rich.text import Text
+
+from tocsin.cli.journey import Document, clock
+from tocsin.cli.options import FAILED, with_server
+from tocsin.cli.screen import Screen
+from tocsin.cli.server import Server
+
+_RUN_S: Final = 180.0
+"""How long to wait for a run: longer than `reconcile.limit` and its waits are set by anybody."""
+
+MEANING: Final = {
+    "missing": "open in Postgres, not in motion",
+    "stuck": "a provider call that nobody holds any more",
+    "unindexed": "in motion, not in the time index",
+    "events": "accepted, not being fanned out",
+    "unrouted": "recipients without their notification",
+    "orphans": "in motion, not open in Postgres",
+    "entries": "entries of the time index without anything behind",
+    "leftovers": "keys that nothing would remove",
+    "duplicates": "messages that a provider has twice",
+    "receipts": "sent, and no receipt came",
+    "uncertain": "outcome unknown",
+}
+
+
+@click.command()
+@click.option("--repair", is_flag=True, help="Mend what is found; without it nothing is changed.")
+@click.option("--history", type=click.IntRange(1, 1000), metavar="N", help="Show the last N runs instead.")
+@with_server
+async def reconcile(server: Server, screen: Screen, repair: bool, history: int | None) -> int | None:
+    """Compare Postgres, Redis and the providers, and say in numbers what differs.
+
+    The server does the same by the clock (reconcile.every), one process at a time; while such a run is under way this
+    one waits for it, a little. Ends with 1 when something differs and is not mended.
+    """
+    if history is not None:
+        await _history(server, screen, history)
+        return None
+    run = await server.post("/api/reconciliation/runs", {"repair": repair}, limit_s=_RUN_S)
+    screen.answer(run)
+    _tell(screen, run)
+    return FAILED if any(check["after"] for check in run["checks"].values()) else None
+
+
+async def _history(server: Server, screen: Screen, most: int) -> None:
+    found = [run async for run in server.pages("/api/reconciliation/runs", most)]
+    screen.answer({"data": found})
+    rows = [
+        (
+            clock(run["startedAt"]),
+            run["by"],
+            *(str(run[figure]) for figure in ("ledger", "actual", "difference")),
+            str(sum(check["repaired"] for check in run["checks"].values())),
+            str(run["notJudged"]),
+            _verdict(run),
+        )
+        for run in found
+    ]
+    columns = ["started (UTC)", "by", "ledger", "actual", "difference", "mended", "not judged", ""]
+    screen.table(columns, rows)
+
+
+def _tell(screen: Screen, run: Document) -> None:
+    screen.tell(
+        Text.assemble(
+            f"{run['ledger']} deliveries are open in Postgres, {run['actual']} of them in motion in Redis: ",
+            _verdict(run),
+        )
+    )
+    rows = [
+        (name, MEANING.get(name, ""), *(str(check[figure]) for figure in ("before", "repaired", "after", "notJudged")))
+        for name, check in run["checks"].items()
+    ]
+    if rows:
+        screen.table(["check", "what", "before", "mended", "after", "not judged"], rows)
+    if run["worst"]:
+        screen.table(["events most affected", ""], [(each["eventId"], str(each["count"])) for each in run["worst"]])
+    if run["notJudged"]:
+        screen.tell(f"{run['notJudged']} could merely be late, for Postgres has not heard of everything yet.", "yellow")
+    if not run["whole"]:
+        screen.tell("There was not time enough for all of it; the next run goes on where this one stopped.", "yellow")
+    if any(check["after"] for check in run["checks"].values()) and not run["repair"]:
+        screen.tell("Nothing was changed; --repair mends it.", "dim")
+
+
+def _verdict(run: Document) -> Text:
+    return Text("in sync", style="green") if run["inSync"] else Text("not in sync", style="bold red")

@@ -1,0 +1,182 @@
+"""Reconciliation on demand, and what its runs found (R6)."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+from uuid import UUID
+
+from tocsin.actors.reconcile import Reconciler, RunUnderWay
+from tocsin.domain.errors import NotFound
+from tocsin.http.caller import ADMINS
+from tocsin.http.endpoint import Call, Endpoint
+from tocsin.http.idempotency import once
+from tocsin.http.problems import BAD_CURSOR, RECONCILING, Problem
+from tocsin.http.shapes import Answer, Asked, Listing, Moment, NoQuery, Paging
+from tocsin.storage import reconciliations
+from tocsin.storage.reconciliations import Report
+
+_RETRY_AFTER_S: Final = 5
+
+
+class PostRun(Asked):
+    """Whether the run mends what it finds."""
+
+    repair: bool = False
+
+
+class CheckShown(Answer):
+    """One kind of difference: how many before, how many mended, how many left."""
+
+    before: int
+    repaired: int
+    after: int
+    not_judged: int
+    """What could merely be late, because Postgres had not heard of everything yet."""
+
+
+class AffectedShown(Answer):
+    """An event, and how many differences were of it."""
+
+    event_id: str
+    count: int
+
+
+class Run(Answer):
+    """One run. `whole` is false when its time was over before it had looked at everything; the next goes on."""
+
+    id: UUID
+    started_at: Moment
+    ended_at: Moment
+    by: str
+    repair: bool
+    whole: bool
+    ledger: int
+    """Deliveries that are open in Postgres."""
+    actual: int
+    """Those that Redis has in motion."""
+    difference: int
+    not_judged: int
+    in_sync: bool
+    checks: dict[str, CheckShown]
+    """By kind: missing, stuck, unindexed, events, unrouted, orphans, entries, leftovers, duplicates, ..."""
+    worst: tuple[AffectedShown, ...]
+    """The events most affected."""
+    preflight: dict[str, Any] | None
+    """What was due soon and what stood in its way."""
+
+
+class Runs(Listing[Run]):
+    """The runs, the newest first."""
+
+
+async def post_run(call: Call[PostRun | None, NoQuery]) -> Run:
+    """Compares now, and answers what was found. It takes `reconcile.limit` at most, and some seconds more while
+    Postgres has not heard of everything."""
+    repair = call.body.repair if call.body else False
+
+    async def make() -> dict[str, Any]:
+        try:
+            report = await Reconciler(call.context.store, call.context.alerts).run(call.caller.name, repair=repair)
+        except RunUnderWay as error:
+            raise Problem(RECONCILING, retry_after_s=_RETRY_AFTER_S) from error
+        return _details(report)
+
+    return Run(**await once(call, make))
+
+
+async def list_runs(call: Call[None, Paging]) -> Runs:
+    """The runs, the newest first: how many deliveries were open, how many of them in motion, and the difference."""
+    found = await call.context.store.postgres.call(
+        reconciliations.reports, call.query.limit + 1, _place(call.query.cursor)
+    )
+    page, rest = found[: call.query.limit], found[call.query.limit :]
+    last = f"{page[-1].started_ms}.{page[-1].id}" if rest else None
+    return Runs(data=tuple(Run(**_details(report)) for report in page), next_cursor=last)
+
+
+async def get_run(call: Call[None, NoQuery]) -> Run:
+    """One run."""
+    found = await call.context.store.postgres.call(reconciliations.report, call.id("run"))
+    if found is None:
+        raise NotFound
+    return Run(**_details(found))
+
+
+def _place(cursor: str | None) -> tuple[int, UUID] | None:
+    if cursor is None:
+        return None
+    at_ms, _, identifier = cursor.partition(".")
+    try:
+        if at_ms.isascii() and at_ms.isdecimal() and len(at_ms) < 15:
+            return int(at_ms), UUID(identifier)
+    except ValueError:
+        pass
+    raise Problem(BAD_CURSOR, field="cursor")
+
+
+def _details(report: Report) -> dict[str, Any]:
+    return {
+        "id": str(report.id),
+        "started_at": report.started_ms,
+        "ended_at": report.ended_ms,
+        "by": report.by,
+        "repair": report.repair,
+        "whole": report.whole,
+        "ledger": report.ledger,
+        "actual": report.actual,
+        "difference": report.difference,
+        "not_judged": report.not_judged,
+        "in_sync": report.in_sync,
+        "checks": {
+            name: {
+                "before": check.before,
+                "repaired": check.repaired,
+                "after": check.after,
+                "not_judged": check.not_judged,
+            }
+            for name, check in report.checks.items()
+        },
+        "worst": [{"event_id": each.event, "count": each.count} for each in report.worst],
+        "preflight": report.preflight,
+    }
+
+
+_PATH: Final = "/api/reconciliation/runs"
+_TAG: Final = "reconciliation"
+
+ENDPOINTS: Final = (
+    Endpoint(
+        method="POST",
+        path=_PATH,
+        handler=post_run,
+        summary="Compare Postgres, Redis and the providers now",
+        tag=_TAG,
+        who=ADMINS,
+        body=PostRun,
+        body_optional=True,
+        answer=Run,
+        status=201,
+        problems=(RECONCILING,),
+        idempotent=True,
+    ),
+    Endpoint(
+        method="GET",
+        path=_PATH,
+        handler=list_runs,
+        summary="What runs found",
+        tag=_TAG,
+        who=ADMINS,
+        query=Paging,
+        answer=Runs,
+        problems=(BAD_CURSOR,),
+    ),
+    Endpoint(
+        method="GET",
+        path=f"{_PATH}/{{run}}",
+        handler=get_run,
+        summary="What one run found",
+        tag=_TAG,
+        who=ADMINS,
+        answer=Run,
+    ),
+)

@@ -1,0 +1,48 @@
+-- Looks at what Postgres says is open: is there a flight with that step, and does the index know of all that it has?
+-- What fell out of the index (I1) is entered again where that is asked for: the flight itself says when it is due.
+-- ARGV: namespace, '1' to mend, then for each notification: id, its steps as "2,3" or ''.
+-- Answers for what is wrong "missing|id|step" and "unindexed|id|step".
+
+local mend = ARGV[2] == '1'
+local answers = {}
+
+local function find(what, id, number)
+  table.insert(answers, what .. '|' .. id .. '|' .. number)
+end
+
+local function look_in_index(flight)
+  local out = {}
+  local due = redis.call('ZSCORE', ns .. ':due', 'n:' .. flight.id)
+  for _, step in ipairs(flight.steps) do
+    local entered = due
+    if step.status ~= 'W' then
+      entered = redis.call('ZSCORE', due_key(step.channel, flight.critical), member(flight, step))
+    end
+    if not entered then
+      table.insert(out, step)
+      find('unindexed', flight.id, int(step.number))
+    end
+  end
+  if mend and #out > 0 then
+    for _, step in ipairs(out) do
+      if step.status ~= 'W' then
+        wait_in_channel(flight, step)
+      end
+    end
+    save_flight(flight)
+  end
+end
+
+for position = 3, #ARGV, 2 do
+  local id = ARGV[position]
+  local flight = load_flight(id)
+  for number in string.gmatch(ARGV[position + 1], '%d+') do
+    if not flight or not find_step(flight, tonumber(number)) then
+      find('missing', id, number)
+    end
+  end
+  if flight then
+    look_in_index(flight)
+  end
+end
+return answers

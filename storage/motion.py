@@ -1,0 +1,131 @@
+"""What Redis has in motion, for those who compare it with Postgres: flights, and the entries of the time index."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from tocsin.domain.delivery import Channel
+from tocsin.storage.keys import Keys
+from tocsin.storage.redis import told
+from tocsin.storage.scripts import MOST_ITEMS, Scripts
+
+_is_step: Final = re.compile(r"([0-9a-f-]{36}):(\d+)").fullmatch
+_WAITING: Final = frozenset("WQR")
+
+
+@dataclass(frozen=True, slots=True)
+class Wrong:
+    """What a look found: `what` is "missing" (no flight has that step) or "unindexed" (the index does not know it)."""
+
+    what: str
+    notification: str
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class SeenStep:
+    """A step of a flight. `waits`: nobody holds it, and its provider call is not under way."""
+
+    number: int
+    channel: str
+    scheduled: bool
+    waits: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SeenFlight:
+    """A flight as it was when it was looked at; `text` is its exact form."""
+
+    notification: str
+    user: str
+    event: str
+    text: str
+    steps: tuple[SeenStep, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Dropping:
+    """Something to be taken out, as drop.lua has it: its kind, its name, and what was seen of it."""
+
+    kind: str
+    name: str
+    seen: str
+    more: str = ""
+
+
+class Motion:
+    """Looks, a page at a time. All raise RedisAway."""
+
+    def __init__(self, client: Any, scripts: Scripts, keys: Keys) -> None:
+        self._client = client
+        self._scripts = scripts
+        self._keys = keys
+
+    @property
+    def indexes(self) -> tuple[str, ...]:
+        """The keys of the time index."""
+        sending = [channel for channel in Channel if channel is not Channel.IN_APP]
+        return (
+            self._keys.due,
+            *(self._keys.due_in(channel, critical=critical) for channel in sending for critical in (True, False)),
+        )
+
+    async def look(self, wanted: Mapping[str, Iterable[int]], *, mend: bool) -> list[Wrong]:
+        """What is wrong with the steps of notifications (at most 100) that are open."""
+        arguments = [part for note, steps in wanted.items() for part in (note, ",".join(map(str, steps)))]
+        answer = await self._scripts.run("look", "1" if mend else "0", *arguments)
+        return [Wrong(what, note, int(step)) for what, note, step in (text.split("|") for text in answer)]
+
+    async def entries(self, index: str, cursor: int) -> tuple[int, list[str]]:
+        """Some entries of an index, and where to go on; 0 begins and ends. One that stays is met at least once."""
+        with told():
+            cursor, found = await self._client.zscan(index, cursor, count=MOST_ITEMS)
+        return int(cursor), [member for member, _ in found]
+
+    async def flights(self, notifications: Sequence[str]) -> dict[str, SeenFlight]:
+        """The flights of notifications; those that have none are left out."""
+        with told():
+            async with self._client.pipeline(transaction=False) as pipeline:
+                for note in notifications:
+                    pipeline.hget(*self._keys.flight(note))
+                texts = await pipeline.execute()
+        found = zip(notifications, texts, strict=True)
+        return {note: _flight(note, text) for note, text in found if text is not None}
+
+    async def exist(self, entries: Sequence[str]) -> list[bool]:
+        """Whether what entries of `due` stand for is there: "e:<event>" or "c:<event>:<chunk>"."""
+        with told():
+            async with self._client.pipeline(transaction=False) as pipeline:
+                for entry in entries:
+                    kind, _, name = entry.partition(":")
+                    pipeline.exists(self._keys.event(name) if kind == "e" else self._keys.chunk(*name.split(":")[:2]))
+                return [bool(answer) for answer in await pipeline.execute()]
+
+    async def drop(self, droppings: Sequence[Dropping]) -> list[bool]:
+        """Takes out what is still as it was seen; answers for each whether it was."""
+        done: list[bool] = []
+        for first in range(0, len(droppings), MOST_ITEMS):
+            some = droppings[first : first + MOST_ITEMS]
+            arguments = [part for each in some for part in (each.kind, each.name, each.seen, each.more)]
+            done += [answer == "1" for answer in map(str, await self._scripts.run("drop", *arguments))]
+        return done
+
+
+def step_of(entry: str) -> tuple[str, int] | None:
+    """The notification and the step that an entry of a channel's index stands for; None where it stands for none."""
+    found = _is_step(entry)
+    return (found[1], int(found[2])) if found else None
+
+
+def _flight(notification: str, text: str) -> SeenFlight:
+    """As lib.lua `load_flight` reads it."""
+    user, event, _, _, rest = text.split("|", 4)
+    steps = (step.split(",") for step in rest.split(";") if step)
+    return SeenFlight(
+        notification,
+        user,
+        event,
+        text,
+        tuple(SeenStep(int(step[0]), step[1], step[2] == "W", step[2] in _WAITING) for step in steps),
+    )
