@@ -121,6 +121,7 @@ def test_where_no_provider_call_was_under_way_each_delivery_is_made_once(
     assert {status for _, _, status in found} <= {"SENT", "DELIVERED", "SUPPRESSED"}
     assert len(made) == PEOPLE * 2
     assert sent_times(sandbox) == dict.fromkeys(made, 1)
+    assert not any(uncertain_before(postgres_url, delivery) for delivery in made)
 
 
 def test_a_process_killed_between_accept_and_fan_out_loses_nothing(
