@@ -178,6 +178,21 @@ async def test_an_outcome_that_comes_again_when_the_next_attempt_is_under_way_mo
     assert [(n, status) for _, n, status, _ in await bench.moves() if status == "RETRYING"] == [(2, "RETRYING")]
 
 
+async def test_an_actor_that_never_began_says_nothing_of_an_attempt_that_another_has_begun(
+    bench: Bench, clock: Clock
+) -> None:
+    """The answer of its beginning was lost, and with it Redis for longer than a lease."""
+    await routed(bench.flights, an_event(Step(Channel.SMS, 0)), "u1")
+    (never_begun,) = await bench.claim(Channel.SMS, "t1")
+    clock.advance(LEASE_MS)
+    (begun,) = await bench.sending(Channel.SMS, "t2")
+    assert begun.attempt == never_begun.attempt
+    assert await bench.flights.record([failed(never_begun)]) == [False]
+    assert [status for _, _, status, _ in await bench.moves()] == ["SENDING"]
+    await bench.flights.record([Ending(begun, Status.UNCERTAIN, {})])
+    assert [status for _, _, status, _ in await bench.moves()] == ["SENDING", "UNCERTAIN"]
+
+
 async def test_a_release_that_comes_again_frees_nobody_elses_claim(bench: Bench) -> None:
     await routed(bench.flights, an_event(Step(Channel.SMS, 0)), "u1")
     claims = await bench.claim(Channel.SMS, "t1")
