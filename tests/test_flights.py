@@ -283,12 +283,22 @@ async def test_a_record_that_is_sent_again_changes_nothing_more(bench: Bench) ->
     assert [attempt for _, attempt, status, _ in await bench.moves() if status == "RETRYING"] == [2]
 
 
-async def test_an_outcome_that_comes_after_its_lease_is_told_and_moves_nothing(bench: Bench) -> None:
+async def test_what_went_out_after_its_lease_is_told_and_not_sent_once_more(bench: Bench) -> None:
     await routed(bench.flights, an_event(Step(Channel.EMAIL, 0)), "u1")
     (late,) = await bench.sending(Channel.EMAIL, "t1", lease_ms=GONE_MS)
     (again,) = await eventually(lambda: bench.claim(Channel.EMAIL, "t2", resend=True))
     await bench.flights.record([Ending(late, Status.SENT, {})])
-    assert ("EMAIL", 1, "SENT", {}) in await bench.moves()
+    assert (await bench.moves())[-2:] == [("EMAIL", 1, "SENT", {}), ("EMAIL", 2, "CANCELLED", {"reason": "settled"})]
+    assert await bench.flights.begin([again], "t2", lease_ms=LEASE_MS, detail={}) == [False]
+    assert await bench.leftovers() == set()
+
+
+async def test_a_failure_that_comes_after_its_lease_is_told_and_moves_nothing(bench: Bench) -> None:
+    await routed(bench.flights, an_event(Step(Channel.EMAIL, 0)), "u1")
+    (late,) = await bench.sending(Channel.EMAIL, "t1", lease_ms=GONE_MS)
+    (again,) = await eventually(lambda: bench.claim(Channel.EMAIL, "t2", resend=True))
+    await bench.flights.record([Ending(late, Status.FAILED, {})])
+    assert ("EMAIL", 1, "FAILED", {}) in await bench.moves()
     assert await bench.flights.begin([again], "t2", lease_ms=LEASE_MS, detail={}) == [True]
 
 

@@ -1,7 +1,9 @@
-"""Everything that can happen to events and deliveries, in any order, with crashes, lost and doubled messages, scripts that
-are sent again and actors that wake late; the invariants of design §4 after each step, and the end when all is quiet."""
+"""Everything that can happen to events and deliveries, in any order, with crashes, lost and doubled messages, scripts
+that are sent again and actors that wake late; the invariants of design §4 after each step, and the end when all is
+quiet."""
 
 import asyncio
+import os
 import random
 from collections import Counter, defaultdict
 from collections.abc import Coroutine
@@ -11,7 +13,6 @@ from uuid import UUID
 
 import fakeredis
 import pytest
-import redis
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
@@ -25,7 +26,6 @@ from tocsin.domain.event import Event
 from tocsin.domain.plan import Priority, Step
 from tocsin.storage.flights import Claim, Ending, OpenFlight, OpenStep
 from tocsin.storage.gathered import gather
-from tocsin.storage.redis import connect
 from tocsin.storage.scripts import Scripts
 
 T = TypeVar("T")
@@ -40,6 +40,9 @@ CHANNELS = (Channel.SMS, Channel.EMAIL)
 LETTERS = {"W": Status.SCHEDULED, "Q": Status.QUEUED, "R": Status.RETRYING, "G": Status.SENDING}
 RESENT_WITHIN_MS = 500_000
 """A client gives a call up after seconds; a Redis that was frozen does what it was sent when it wakes."""
+
+RUNS = int(os.environ.get("TOCSIN_STATE_MACHINE_RUNS", "12"))
+"""More find more: 300 take about five minutes."""
 
 which = st.integers(0, 1_000)
 rarely = st.sampled_from([False] * 4 + [True])
@@ -135,7 +138,9 @@ class Machine(RuleBasedStateMachine):
 
     def accept(self, plan: tuple[Step, ...], count: int, critical: bool, whole: bool) -> None:
         priority = Priority.CRITICAL if critical else Priority.HIGH
-        event = an_event(*plan, recipient_count=count, priority=priority, id=ids.event_id(self.now_ms(), self.random.randbytes(10)))
+        event = an_event(
+            *plan, recipient_count=count, priority=priority, id=ids.event_id(self.now_ms(), self.random.randbytes(10))
+        )
         self.world.events.append(event)
         self.world.users[event.id] = tuple(f"u{number}" for number in range(count))
         self.do(self.bench.flights.accept(event, people(*self.world.users[event.id]), None))
@@ -174,10 +179,17 @@ class Machine(RuleBasedStateMachine):
     def claim(self, channel: Channel, most: int, dies: bool) -> None:
         claims = self.do(
             self.bench.flights.claim(
-                channel, self.random.randbytes(8).hex(), most, lease_ms=LEASE_MS, attempts=ATTEMPTS, resend=_resends(channel)
+                channel,
+                self.random.randbytes(8).hex(),
+                most,
+                lease_ms=LEASE_MS,
+                attempts=ATTEMPTS,
+                resend=_resends(channel),
             )
         )
-        assert not self.world.quiet & {claim.notification for claim in claims}, "I5: claimed after its read was answered"
+        assert not self.world.quiet & {claim.notification for claim in claims}, (
+            "I5: claimed after its read was answered"
+        )
         if not dies:
             self.world.claimed += claims
 
@@ -298,7 +310,7 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def facts_say_what_redis_says(self) -> None:
-        """A delivery in motion stands in Postgres where its attempt stands here; one that is not in motion has ended."""
+        """A delivery in motion stands in Postgres where its attempt stands here; any other has ended."""
         moving = {(note, step.number): step for note, (_, steps) in self.flights().items() for step in steps}
         for place, history in self.histories().items():
             step = moving.pop(place, None)
@@ -344,7 +356,11 @@ class Machine(RuleBasedStateMachine):
         for (note, number), history in histories.items():
             _, shown = shown_attempt(history)
             assert shown not in OPEN
-            attempts = sorted(n for (noted, step, n), count in self.world.messages.items() if count and (str(noted), step) == (note, number))
+            attempts = sorted(
+                n
+                for (noted, step, n), count in self.world.messages.items()
+                if count and (str(noted), step) == (note, number)
+            )
             for attempt in attempts[:-1]:
                 standing = {parse_key(place)[1] for place in history if parse_key(place)[0] == attempt}
                 assert Status.UNCERTAIN in standing, "sent again though its outcome was known"
@@ -419,6 +435,6 @@ def test_whatever_happens_every_delivery_ends_once() -> None:
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
         Machine,
         settings=settings(
-            max_examples=40, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=RUNS, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )

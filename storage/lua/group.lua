@@ -4,7 +4,7 @@
 
 free_first()
 local made = redis.pcall('XGROUP', 'CREATE', ns .. ':facts', ARGV[2], '0', 'MKSTREAM')
-if made.err and not string.find(made.err, 'BUSYGROUP', 1, true) then
+if made.err and not string.find(tostring(made.err), 'BUSYGROUP', 1, true) then
   return made
 end
 return 1

@@ -159,7 +159,7 @@ local function on_list(...)
   local answer = redis.pcall(...)
   if type(answer) == 'table' and answer.err then
     -- Any other error is raised as Redis words it.
-    return not string.find(answer.err, 'WRONGTYPE', 1, true) and redis.call(...) or nil
+    return not string.find(tostring(answer.err), 'WRONGTYPE', 1, true) and redis.call(...) or nil
   end
   return answer
 end

@@ -1,4 +1,6 @@
--- Records how attempts ended. The fact is always appended; the flight moves on only if the attempt is still its own.
+-- Records how attempts ended. The fact is appended and the flight moves on if the attempt is still its own. Of an attempt
+-- that is not its own any more it is told too, and what went out after all is not sent once more; but not that it failed
+-- while another holds the very same attempt: whoever says so lost its claim before it began.
 -- ARGV: namespace, breaker rules (failures, rest_ms, cap_ms, successes), then for each: token, id, step, channel,
 --       attempt, status, detail as JSON, delay_ms until the next attempt or '' for none, why it waits, breaker or '',
 --       what it says of the provider ('up', 'down' or ''), for how many ms the provider asked to be left alone.
@@ -24,11 +26,14 @@ end
 for position = 6, #ARGV, 12 do
   local token, id, attempt = ARGV[position], ARGV[position + 1], tonumber(ARGV[position + 4])
   local told, closing = { number = tonumber(ARGV[position + 2]), channel = ARGV[position + 3] }, ARGV[position + 5]
-  tell_move(id, told, attempt, closing, ARGV[position + 6])
+  local went_out = RANKS[closing] >= RANKS.SENT
   local flight = load_flight(id)
   local step = flight and find_step(flight, told.number)
   local again = '0'
   local mine = step and (step.token == token or step.token == LOST) and step.attempt == attempt
+  if mine or went_out or closing == 'UNCERTAIN' or not step or step.attempt ~= attempt then
+    tell_move(id, told, attempt, closing, ARGV[position + 6])
+  end
   mine = mine and is_final(join(status_of(step), closing))
   judge_provider(position, mine)
   if mine then
@@ -44,6 +49,12 @@ for position = 6, #ARGV, 12 do
       end
       end_step(flight, step)
     end
+    save_flight(flight)
+  elseif step and went_out and step.attempt >= attempt and step.status ~= 'G' then
+    if step.attempt > attempt then
+      tell_move(id, step, step.attempt, 'CANCELLED', because('settled'))
+    end
+    end_step(flight, step)
     save_flight(flight)
   end
   table.insert(answers, again)
