@@ -4,6 +4,7 @@ from typing import Final
 
 import click
 
+from tocsin.cli.dead_letters import dead_letters
 from tocsin.cli.demo import demo
 from tocsin.cli.doctor import doctor
 from tocsin.cli.keys import keys
@@ -14,4 +15,15 @@ from tocsin.cli.settle import settle
 from tocsin.cli.status import status
 from tocsin.cli.users import users
 
-ALL: Final[tuple[click.Command, ...]] = (migrate, doctor, send, status, settle, reconcile, keys, users, demo)
+ALL: Final[tuple[click.Command, ...]] = (
+    migrate,
+    doctor,
+    send,
+    status,
+    settle,
+    dead_letters,
+    reconcile,
+    keys,
+    users,
+    demo,
+)

@@ -173,4 +173,7 @@ def _flight(rows: Sequence[_Row]) -> OpenFlight:
 
 def _fact(row: _Row, by: By) -> dict[str, Any]:
     told = {"at": row.now_ms, "reason": Reason.REPLAYED, "due": row.now_ms, "by": by.actor, "cid": by.cid}
+    if allowed := min((fact["attempts"] for fact in row.history.values() if "attempts" in fact), default=0):
+        # Up to the next multiple (domain/retry.py `allows`).
+        told["attempts"] = -(-row.next_attempt // allowed) * allowed
     return {key(row.next_attempt, Status.RETRYING): told}

@@ -144,6 +144,28 @@ def test_deliveries_are_found_by_person_status_channel_and_time(shell: Shell) ->
     assert "No deliveries." in shell.run("status", "--user", "nobody").stdout
 
 
+def test_dead_letters_are_listed_by_cause_replayed_and_put_aside(shell: Shell, api: httpx.Client) -> None:
+    """The sandbox's SMS server refuses this number."""
+    shell.run("send", "--to", "+15005550001", "--message", "x", status=1)
+    (letter,) = shell.answer("dead-letters", "list", "--channel", "SMS")["data"]
+    assert letter["id"] in shell.run("dead-letters", "list").stdout
+    assert shell.answer("dead-letters", "causes", "--user", letter["recipientId"])["total"] == 1
+    assert letter["reason"] in shell.run("dead-letters", "causes").stdout
+    aside = ("dead-letters", "discard", letter["id"], "--because", "no such number")
+    assert shell.answer(*aside)["discarded"] == 1
+    shell.run(*aside, status=1)
+    assert shell.answer("dead-letters", "list")["data"] == []
+    assert shell.answer("dead-letters", "list", "--discarded", "yes")["data"][0]["discardReason"] == "no such number"
+    assert "0 replayed" in shell.run("dead-letters", "retry", "--all").stdout
+    assert shell.answer("dead-letters", "retry", letter["id"])["replayed"] == 1
+    assert shell.answer("dead-letters", "retry", "01a1fe05-4875-8976-8498-396c693ded98", status=1)["skipped"] == 1
+
+
+@pytest.mark.parametrize("command", [("retry",), ("discard", "--because", "x")])
+def test_nothing_named_is_wrong_use_where_it_would_mean_all(shell: Shell, command: tuple[str, ...]) -> None:
+    assert "--all" in shell.run("dead-letters", *command, status=2).stderr
+
+
 def test_a_time_without_a_zone_is_wrong_use(shell: Shell) -> None:
     assert "--since" in shell.run("status", "--since", "2026-01-01T00:00:00", status=2).stderr
 

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -12,7 +12,7 @@ from tests.stored import ask, lent
 from tocsin.actors.messages import messages_for
 from tocsin.domain.delivery import Channel, Reason, Status
 from tocsin.domain.settings import Settings
-from tocsin.storage.flights import Claim, Ending
+from tocsin.storage.flights import Claim, Ending, OpenFlight, OpenStep
 
 pytestmark = pytest.mark.servers
 
@@ -270,3 +270,48 @@ async def test_only_admins_replay_many_and_viewers_look(served: Served) -> None:
         problem_of(await sender.post(f"/api/dead-letters/{path}", json=body), 403, "forbidden")
     problem_of(await viewer.post(f"/api/deliveries/{letter['id']}/retry"), 403, "forbidden")
     assert (await sender.post(f"/api/deliveries/{letter['id']}/retry")).status_code == 200
+
+
+async def test_with_redis_away_a_replay_is_stored_and_waits_for_it(
+    served: Served, settings: Callable[..., Settings], postgres_url: str
+) -> None:
+    await dead(served)
+    (letter,) = await listed(served)
+    away = settings({**SETTINGS, "redis.url": "redis://127.0.0.1:1"})
+    async with serving(away, "redis://127.0.0.1:1", postgres_url) as alone:
+        path, key = f"/api/deliveries/{letter['id']}/retry", {"Idempotency-Key": "once"}
+        answer = await alone.api.post(path, headers=key)
+        assert answer.status_code == 200, answer.text
+        assert (answer.json()["waitingForRedis"], answer.json()["delivery"]["status"]) == (True, "RETRYING")
+        assert (await replayed(alone))["replayed"] == 0
+    assert await begun(served, Channel.SMS) == []
+
+
+async def test_whoever_was_held_up_too_long_does_not_touch_redis(served: Served) -> None:
+    """A process that was frozen between its lock and this must not start what another has replayed and sent."""
+    body = await dead(served)
+    note = notification_of(body, "asha")
+    step = OpenStep(1, Channel.SMS, Status.RETRYING, 2, 1)
+    flights = [OpenFlight(note, "asha", UUID(body["id"]), False, 0, [step])]
+    assert await served.store.flights.restore(flights, until_ms=1) == ["late"]
+    assert await begun(served, Channel.SMS) == []
+
+
+async def test_a_replay_that_dies_again_is_a_dead_letter_again_with_more_attempts(served: Served) -> None:
+    await dead(served)
+    (letter,) = await listed(served)
+    await served.api.post("/api/dead-letters/discard", json={"ids": [letter["id"]], "reason": "for now"})
+    answer = await served.api.post(f"/api/deliveries/{letter['id']}/retry")
+    assert answer.json()["delivery"]["maxAttempts"] == 3
+    await died(served, Channel.SMS)
+    (again,) = await listed(served)
+    assert (again["id"], again["attemptCount"], again["discardedAt"]) == (letter["id"], 2, None)
+
+
+async def test_many_are_replayed_in_one_call(served: Served) -> None:
+    await dead(served, *({"id": f"u{number}", "phone": "+14155550101"} for number in range(250)))
+    while await died(served, Channel.SMS):
+        pass
+    assert (await served.api.get("/api/dead-letters/causes")).json()["data"][0]["count"] == 250
+    done = await replayed(served)
+    assert (done["replayed"], done["remaining"], done["nextCursor"]) == (250, 0, None)
