@@ -5,7 +5,7 @@ Every process that runs actors runs these; each job is harmless many at a time, 
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from functools import wraps
 
@@ -13,7 +13,10 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from loguru import logger
 
 from tocsin.actors import queues
+from tocsin.actors.look_up import look_up
 from tocsin.actors.outages import remind, say_failed
+from tocsin.channels.contract import Sender
+from tocsin.domain.delivery import Channel
 from tocsin.domain.errors import Overloaded, Unavailable
 from tocsin.domain.event import Contact
 from tocsin.storage import idempotency, queries, users
@@ -48,11 +51,13 @@ class Jobs:
         worked_on: Iterable[str] = queues.ALL,
         *,
         reconcile: Callable[[], Awaitable[None]] | None = None,
+        senders: Mapping[Channel, Sender] | None = None,
     ) -> None:
         self._store = store
         self._process = process
         self._drain = drain
         self._queues = tuple(worked_on)
+        self._senders = dict(senders or {})
         self._began_s = time.monotonic()
         self._reconcile = reconcile
         self._scheduler = AsyncIOScheduler(
@@ -68,6 +73,7 @@ class Jobs:
             (self._mirror_people, _SWEEP_S),
             (self._forget_idempotency_keys, _FORGET_S),
             (self._tidy_journal, _TIDY_S),
+            (self._look_up, self._store.settings.uncertain.every / 1000),
         ):
             self._scheduler.add_job(_quietly(job), "interval", seconds=every_s, next_run_time=datetime.now(UTC))
         if self._reconcile is not None:
@@ -98,6 +104,9 @@ class Jobs:
 
     async def _tidy_journal(self) -> None:
         await self._store.facts.tidy()
+
+    async def _look_up(self) -> None:
+        await look_up(self._store, self._senders, self._store.settings.uncertain.most)
 
     async def _say_alive(self) -> None:
         await self._store.alive(self._process, self._queues)

@@ -147,7 +147,12 @@ class Runtime:
         self._alerts = Alerts(self._store, self._registry)
         reconciler = Reconciler(self._store, self._alerts)
         self._jobs = Jobs(
-            self._store, self._process, self._persister.drain, self._wanted, reconcile=reconciler.by_the_clock
+            self._store,
+            self._process,
+            self._persister.drain,
+            self._wanted,
+            reconcile=reconciler.by_the_clock,
+            senders={channel: lane.sender for channel, lane in self._lanes.items()},
         )
         self._jobs.start()
 

@@ -221,6 +221,17 @@ def _is_webhook_secret(value: str | None) -> str | None:
     raise ValueError(f'write "whsec_" and at least {_WEBHOOK_SECRET_BYTES} random bytes in base64') from None
 
 
+class UncertainSettings(Section):
+    """When providers are asked what became of deliveries in doubt."""
+
+    first_after: DurationMs
+    receipt_after: DurationMs
+    again_after: DurationMs = Field(ge=1)
+    give_up_after: DurationMs
+    every: DurationMs = Field(ge=1000)
+    most: _Count
+
+
 class AlertSettings(Section):
     """Who is told when something is wrong."""
 

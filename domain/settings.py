@@ -34,6 +34,7 @@ from tocsin.domain.setting_sections import (
     Section,
     SmsSettings,
     TypeDefaults,
+    UncertainSettings,
 )
 from tocsin.domain.setting_sources import Sources, explain, normal_type, read_sources
 
@@ -59,6 +60,7 @@ class Settings(Section):
     push: PushSettings
     sms: SmsSettings
     reconcile: ReconcileSettings
+    uncertain: UncertainSettings
     alerts: AlertSettings
     limits: LimitSettings
     log: LogSettings

@@ -22,6 +22,8 @@ _MOST_OF_ONE: Final = 200
 """How many messages to one number in two days are looked at."""
 _PAGE: Final = 1_000
 _MOST_COUNTED: Final = 20_000
+_NO: Final = frozenset(range(400, 500)) - {401, 403, 408, 429}
+"""What Twilio answers where it has no such message, or there cannot be one."""
 _is_sid: Final = re.compile("[A-Za-z0-9]{1,64}").fullmatch
 """It becomes a part of a path, and may come from whoever told us."""
 _TRIAL: Final = "Sent from your Twilio trial account - "
@@ -107,7 +109,7 @@ class TwilioHistory:
         try:
             return await self._threads.run(work, self._timeout_s)
         except TwilioException as error:
-            if getattr(error, "status", None) == 404:
+            if getattr(error, "status", None) in _NO:
                 return missing
             raise ProviderAway(f"Twilio does not tell ({getattr(error, 'code', None) or 'no code'})") from error
         except (requests.RequestException, OSError, NotBegun, StillRunning, *UNREADABLE) as error:

@@ -3,6 +3,7 @@ alter table callbacks add column delivery_id uuid, add column attempt integer, a
   add column word text;
 comment on column callbacks.word is 'What became of the message, in the provider''s word.';
 create index callbacks_of_delivery on callbacks (delivery_id) where delivery_id is not null;
+create index callbacks_of_message on callbacks (provider_id) where provider_id is not null;
 create index callbacks_by_time on callbacks (provider, received_at);
 
 -- The few whose outcome nobody knows, and those on the channel whose providers give receipts, by when they were sent.
@@ -26,7 +27,8 @@ create table look_ups (
 );
 comment on table look_ups is 'What providers answered when they were asked what became of an attempt; the last answer of each.';
 comment on column look_ups.result is
-  'FOUND, NOT_FOUND, TIE (several fit, so none was taken) or LOW (one fits badly, so it is for a person to judge).';
+  'FOUND, NOT_FOUND, TIE (several fit, so none was taken), LOW (one fits badly, so it is for a person to judge) or
+NOT_ASKED (what it said, or to whom, is not known any more).';
 create index look_ups_by_time on look_ups (asked_at);
 
 create table callback_health (
