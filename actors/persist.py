@@ -59,10 +59,13 @@ class Persister:
     async def _drain(self, until_s: float, *, last: bool) -> None:
         try:
             while time.monotonic() < until_s and (last or not self._stopped):
-                entries = await self._store.facts.take(self._name, _MOST_ENTRIES)
-                if not entries:
-                    break
-                await self._store_batch(entries, [])
+                # Asked first: entries of a Redis that was lost say nothing of how far the next one's journal is.
+                epoch = self._store.life.known_epoch
+                with self._store.life.under_way():
+                    entries = await self._store.facts.take(self._name, _MOST_ENTRIES)
+                    if not entries:
+                        break
+                    await self._store_batch(entries, [], epoch)
         except TooSlow as error:
             # What is left counts as left behind after a while; until then new entries come first.
             say("what Postgres has to learn", error)
@@ -70,14 +73,17 @@ class Persister:
             say("what Postgres has to learn", error)
             await self._store.facts.give_back(self._name)
 
-    async def _store_batch(self, entries: Sequence[Entry], slow: list[str], *, patience_ms: int | None = None) -> None:
-        """`slow` gathers the entries that stay behind because they took too long. Raises Unavailable."""
+    async def _store_batch(
+        self, entries: Sequence[Entry], slow: list[str], epoch: str, *, patience_ms: int | None = None
+    ) -> None:
+        """`slow` gathers the entries that stay behind because they took too long; `epoch` is the life of Redis they are
+        of. Raises Unavailable."""
         try:
-            await self._store.postgres.call(writer.store, entries, patience_ms=patience_ms)
+            await self._store.postgres.call(writer.store, entries, epoch=epoch, patience_ms=patience_ms)
             await self._store.stored(entries)
         except TooSlow:
             if len(entries) > 1:
-                await self._halve(entries, slow)
+                await self._halve(entries, slow, epoch)
                 return
             slow.append(entries[0][0])
             if len(slow) >= _MOST_SLOW:
@@ -87,17 +93,17 @@ class Persister:
             raise
         except Exception as error:
             if len(entries) > 1:
-                await self._halve(entries, slow)
+                await self._halve(entries, slow, epoch)
             else:
                 await self._fail(entries[0], error)
         else:
             if self._counters is not None:
                 self._counters.stored(entries)
 
-    async def _halve(self, entries: Sequence[Entry], slow: list[str]) -> None:
+    async def _halve(self, entries: Sequence[Entry], slow: list[str], epoch: str) -> None:
         middle = len(entries) // 2
         for half in (entries[:middle], entries[middle:]):
-            await self._store_batch(half, slow, patience_ms=_PATIENCE_MS)
+            await self._store_batch(half, slow, epoch, patience_ms=_PATIENCE_MS)
 
     async def _fail(self, entry: Entry, error: Exception) -> None:
         """One that Postgres refuses is kept as bad. A defect of ours may be a matter of the moment: the entry stays

@@ -28,6 +28,7 @@ from tocsin.actors.loop import Loop
 from tocsin.actors.metrics import SendCounters, StoredCounters
 from tocsin.actors.outcomes import SendRules
 from tocsin.actors.persist import Persister
+from tocsin.actors.rebuild import Rebuilder
 from tocsin.actors.reconcile import Reconciler
 from tocsin.actors.route import route
 from tocsin.actors.send import Lane
@@ -143,6 +144,8 @@ class Runtime:
         self._tasks = [
             asyncio.create_task(watch(self._store, self._providers)),
             asyncio.create_task(self._store.calls.listen(self._broker.wake)),
+            asyncio.create_task(self._store.keeper.run()),
+            asyncio.create_task(Rebuilder(self._store, self._persister, self._settings.actors.lease).watch()),
         ]
         self._alerts = Alerts(self._store, self._registry)
         reconciler = Reconciler(self._store, self._alerts)

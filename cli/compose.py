@@ -134,6 +134,7 @@ class Process:
     @asynccontextmanager
     async def _http(self, postgres: Postgres) -> AsyncIterator[None]:
         store = await Store.open(self.settings, postgres)
+        keeping = asyncio.create_task(store.keeper.run())
         context = await self._context(store)
         server = Server(_uvicorn_config(self.settings, context))
         assert self.listening is not None  # noqa: S101  # made before the process, so that its port is known
@@ -145,6 +146,7 @@ class Process:
             context.stopping.set()
             server.should_exit = True
             await serving
+            keeping.cancel()
             await store.close()
 
     @asynccontextmanager

@@ -5,6 +5,7 @@ TocsinError
 ├── InvalidInput          a caller's value is wrong: names the field and the mend
 ├── Unavailable           something Tocsin stands on is away
 │   ├── RedisAway
+│   │   └── RedisLost     it answers, but was emptied or is an older one, and is being rebuilt
 │   ├── PostgresAway      also read-only, or without its schema
 │   ├── ProviderAway      a provider that was asked what it knows
 │   └── Overloaded        a limit of memory or disk is reached
@@ -41,6 +42,10 @@ class Unavailable(TocsinError):
 
 class RedisAway(Unavailable):
     """Redis does not answer."""
+
+
+class RedisLost(RedisAway):
+    """Redis was emptied, or is an older one than was known; what is in motion is being rebuilt."""
 
 
 class PostgresAway(Unavailable):

@@ -29,15 +29,15 @@ Entry = tuple[str, list[dict[str, Any]]]
 class Journal:
     """Reading and trimming the journal; appending is the scripts' part, and `append` for what has no other change."""
 
-    def __init__(self, client: Any, keys: Keys) -> None:
+    def __init__(self, client: Any, keys: Keys, scripts: Scripts | None = None) -> None:
         self._client = client
-        self._scripts = Scripts(client, keys)
+        self._scripts = scripts or Scripts(client, keys)
         self._keys = keys
 
     async def append(self, facts: list[dict[str, Any]]) -> None:
         """Adds one entry whose change is nowhere else in Redis, such as a receipt."""
-        with told():
-            await self._client.xadd(self._keys.facts, {"d": json.dumps(facts, separators=(",", ":"))})
+        await self._scripts.run("tell", *(json.dumps(fact, separators=(",", ":")) for fact in facts))
+        self._scripts.life.remember(*facts)
 
     async def take(self, persister: str, most: int) -> list[Entry]:
         """Up to `most` entries that no living persister holds."""

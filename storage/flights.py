@@ -10,6 +10,7 @@ from tocsin.domain.breaker import NEVER, BreakerRules, Health
 from tocsin.domain.delivery import Channel, Fact, Reason, Status
 from tocsin.domain.event import Event, Recipient
 from tocsin.domain.plan import PlannedDelivery, Priority
+from tocsin.storage import testimony
 from tocsin.storage.breakers import name_of, say_changes
 from tocsin.storage.keys import Keys
 from tocsin.storage.redis import told
@@ -83,6 +84,15 @@ class Ending:
 
 
 @dataclass(frozen=True, slots=True)
+class Again:
+    """An event that was on its way when Redis was lost: how many of its notifications were made before, and whether it
+    is known (`exact`) that what Postgres does not know of was not sent."""
+
+    routed: int
+    exact: bool
+
+
+@dataclass(frozen=True, slots=True)
 class OpenStep:
     """A delivery that is not final, as Postgres has it. `status` is SCHEDULED, QUEUED, RETRYING or SENDING; `time_ms`
     when it starts, or for SENDING when its lease ends."""
@@ -129,16 +139,23 @@ class Flights:
     async def accept(self, event: Event, recipients: Sequence[Recipient], fact: dict[str, Any] | None) -> bool:
         """Takes an event in; False when it was there. `fact` is given where Postgres does not have the event yet."""
         step = self.accepting(event, recipients, fact)
-        return bool(await self._scripts.run(step.name, *step.arguments))
+        taken = bool(await self._scripts.run(step.name, *step.arguments))
+        if fact:
+            self._scripts.life.remember(fact)
+        return taken
 
-    def accepting(self, event: Event, recipients: Sequence[Recipient], fact: dict[str, Any] | None) -> Step:
-        """What `accept` runs, to be sent together with other steps."""
+    def accepting(
+        self, event: Event, recipients: Sequence[Recipient], fact: dict[str, Any] | None, again: Again | None = None
+    ) -> Step:
+        """What `accept` runs, to be sent together with other steps. `again` is given after a loss of Redis."""
         people = (person.model_dump_json(exclude_none=True) for person in recipients)
         told_later = json.dumps(fact, separators=(",", ":")) if fact else ""
         mandatory = "1" if event.mandatory else "0"
         content = event.model_dump_json()
         whole = "1" if len(recipients) == event.recipient_count else "0"
-        return Step("accept", (event.id, content, event.type, mandatory, _GUARD_MS, told_later, whole, *people))
+        anew = f"{again.routed}|{'exact' if again.exact else 'doubt'}" if again else ""
+        given = (event.id, content, event.type, mandatory, _GUARD_MS, told_later, whole, anew)
+        return Step("accept", (*given, *people))
 
     async def event(self, event: UUID) -> Event | None:
         """The event's content, while something of it is in motion or cached."""
@@ -197,7 +214,9 @@ class Flights:
             for channel in channels
             for part in (channel, self._breaker_of(channel, (providers or {}).get(channel)))
         ]
-        more, *calls = await self._scripts.run("escalate", MOST_ITEMS, _GUARD_MS, *self._listing(), *looked_at)
+        answer = await self._scripts.run("escalate", MOST_ITEMS, _GUARD_MS, *self._listing(), *looked_at)
+        more, reached, *calls = answer
+        self._scripts.life.follow(int(reached))
         return calls, more == "1"
 
     async def claim(
@@ -227,7 +246,11 @@ class Flights:
     async def begin(self, claims: Sequence[Claim], token: str, *, lease_ms: int, detail: Fact) -> list[bool]:
         """Says that the provider calls begin; False for what must not be sent any more."""
         arguments = [part for claim in claims for part in (claim.notification, claim.step, claim.attempt)]
-        answer = await self._scripts.run("begin", token, lease_ms, json.dumps(detail), *arguments)
+        life = self._scripts.life
+        with life.under_way():
+            answer = await self._scripts.run("begin", token, lease_ms, json.dumps(detail), *arguments)
+            begun = [_call(claim) for claim, text in zip(claims, answer, strict=True) if text == "1"]
+            life.remember(testimony.began(begun, detail, life.now_ms()))
         return [text == "1" for text in answer]
 
     async def record(self, endings: Sequence[Ending]) -> list[bool]:
@@ -242,7 +265,9 @@ class Flights:
             arguments += [self._breaker_of(claim.channel, claim.provider), ending.health, ending.asked_ms]
         answer = await self._scripts.run("record", *arguments)
         say_changes(answer[len(endings) :])
-        return [text == "1" for text in answer[: len(endings)]]
+        again = [text == "1" for text in answer[: len(endings)]]
+        self._remember_endings(endings, again)
+        return again
 
     async def release(self, claims: Sequence[Claim], token: str, *, delay_ms: int = 0) -> None:
         """Hands back claims that have not begun."""
@@ -255,12 +280,19 @@ class Flights:
         """Marks notifications read, each with whether it is known to be the user's; at most 100."""
         arguments = [part for identifier, owned in notifications for part in (identifier, "1" if owned else "0")]
         answer = await self._scripts.run("read", _READ_MARKER_MS, user, _token(), *arguments)
-        return [ReadAnswer(state, int(read)) for state, read in (text.split("|") for text in answer)]
+        answers = [ReadAnswer(state, int(read)) for state, read in (text.split("|") for text in answer)]
+        noted = zip(notifications, answers, strict=True)
+        changed = [(note, answer.read_ms) for (note, _), answer in noted if answer.state == "changed"]
+        self._scripts.life.remember(*testimony.read(user, changed))
+        return answers
 
     async def withdraw(self, event: UUID, fact: dict[str, Any] | None, notifications: Sequence[UUID] = ()) -> int:
         """Marks an event withdrawn and cancels what waits of the given notifications (at most 100)."""
         told_once = json.dumps(fact, separators=(",", ":")) if fact else ""
-        return int(await self._scripts.run("withdraw", event, self.longest_ms, told_once, *notifications))
+        cancelled = int(await self._scripts.run("withdraw", event, self.longest_ms, told_once, *notifications))
+        if fact:
+            self._scripts.life.remember(fact)
+        return cancelled
 
     async def now_ms(self) -> int:
         """The time by Redis's clock, which is the one that counts."""
@@ -273,14 +305,19 @@ class Flights:
         "there", or "cancelled". The caller knows that the journal holds nothing newer of them: what has ended since
         would start again. From `until_ms` (0: never) by Redis's clock nothing is done and all are "late": the caller
         was frozen, and does not hold any more what it locked."""
-        arguments: list[object] = [_token(), _RESTORED_KEPT_MS, until_ms]
+        step = self.restoring(flights, _RESTORED_KEPT_MS, until_ms)
+        answers = [str(text) for text in await self._scripts.run(step.name, *step.arguments)]
+        return answers if answers != ["late"] else ["late"] * sum(len(flight.steps) for flight in flights)
+
+    def restoring(self, flights: Sequence[OpenFlight], keep_ms: int, until_ms: int = 0) -> Step:
+        """What `restore` runs; its answer is kept for `keep_ms`, should it be sent again."""
+        arguments: list[object] = [_token(), keep_ms, until_ms]
         for flight in flights:
             critical = "1" if flight.critical else "0"
             arguments += [flight.notification, flight.user, flight.event, critical, flight.read_ms, len(flight.steps)]
             for step in flight.steps:
                 arguments += [step.number, step.channel, _LETTERS[step.status], step.attempt, step.time_ms]
-        answers = [str(text) for text in await self._scripts.run("restore", *arguments)]
-        return answers if answers != ["late"] else ["late"] * sum(len(flight.steps) for flight in flights)
+        return Step("restore", arguments)
 
     async def keep_content(self, events: Iterable[Event]) -> None:
         """Gives Redis what events say, where it has forgotten it: a claim has to know their type."""
@@ -308,6 +345,10 @@ class Flights:
         )
         return bool(answer == "again")
 
+    def working_by(self, scripts: Scripts) -> "Flights":
+        """The same by other scripts, which work in another life of Redis."""
+        return Flights(self._client, scripts, self._keys, self._inbox, self._breaker)
+
     def keep_ms(self, event: Event) -> int:
         """How long an event's content is kept after its fan-out: until its last step and a day. An inbox that lists it
         longer, because Postgres is away, says less."""
@@ -321,8 +362,23 @@ class Flights:
     def _breaker_of(self, channel: Channel, provider: str | None) -> str:
         return name_of(channel, provider) if self._breaker.failures else ""
 
+    def _remember_endings(self, endings: Sequence[Ending], again: Sequence[bool]) -> None:
+        life = self._scripts.life
+        now_ms = life.now_ms()
+        for ending, tried_again in zip(endings, again, strict=True):
+            call = _call(ending.claim)
+            life.remember(testimony.ended(call, ending.status, ending.detail, now_ms))
+            if tried_again and ending.retry_in_ms is not None:
+                following = (*call[:3], call[3] + 1)
+                reason = ending.retry_reason or Reason.INTERNAL
+                life.remember(testimony.waits(following, reason, now_ms + ending.retry_in_ms, now_ms))
+
     def _listing(self) -> tuple[str, str, str]:
         return self._inbox.prefix, "1" if self._inbox.cached else "0", str(self._inbox.ttl_ms)
+
+
+def _call(claim: Claim) -> tuple[UUID, int, str, int]:
+    return claim.notification, claim.step, claim.channel, claim.attempt
 
 
 def _token() -> str:

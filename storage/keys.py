@@ -17,6 +17,9 @@ class Keys:
         self.people_mirrored = f"{namespace}:people_mirrored"
         self.processes = f"{namespace}:processes"
         self.api_keys = f"{namespace}:api_keys"
+        self.last_fact = f"{namespace}:last_fact"
+        self.epoch = f"{namespace}:epoch"
+        self.coming_life = f"{namespace}:life:next"
         self.wake = f"{namespace}:wake"
         self.dramatiq = f"{namespace}:dramatiq"
         self.installation = f"{namespace}:installation"
@@ -40,6 +43,9 @@ class Keys:
 
     def cancelled(self, event: UUID | str) -> str:
         return f"{self.namespace}:cancelled:{event}"
+
+    def known(self, event: UUID | str) -> str:
+        return f"{self.namespace}:known:{event}"
 
     def read(self, notification: UUID | str) -> str:
         return f"{self.namespace}:read:{notification}"

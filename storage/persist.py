@@ -5,12 +5,12 @@ other instead of blocking each other. Called by actors/persist.py.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from psycopg2.extras import execute_values
 
-from tocsin.storage import merging
+from tocsin.storage import lives, merging
 from tocsin.storage.accepted_rows import as_json
 from tocsin.storage.copying import put
 from tocsin.storage.database import Refused, cursor, judging
@@ -26,14 +26,14 @@ _LONGEST_MS: Final = 60_000
 Entry = tuple[str, Sequence[Mapping[str, Any]]]
 
 
-def store(entries: Sequence[Entry], *, patience_ms: int | None = None) -> None:
+def store(entries: Sequence[Entry], *, epoch: str = "", patience_ms: int | None = None) -> None:
     """Stores the facts of `entries`, all or none. Raises Refused where Postgres will never take them: one bad entry is
     enough, so the caller halves the batch. `patience_ms`: how long it waits for a row that another holds, where that is
-    not as long as everybody waits."""
+    not as long as everybody waits. `epoch`: the life of Redis they were taken from, where that is known."""
     rows = gather(entries)
     try:
         with judging():
-            in_transaction(lambda: _write(rows, patience_ms))
+            in_transaction(lambda: _write(rows, patience_ms, lambda query: _mark(query, epoch, entries)))
     except ValueError as error:
         # psycopg2 itself refuses what no text of Postgres can hold.
         raise Refused("a fact holds a character that cannot be stored") from error
@@ -49,7 +49,7 @@ def refuse(entry_id: str, facts: Sequence[Mapping[str, Any]], why: str) -> None:
         )
 
 
-def _write(rows: Gathered, patience_ms: int | None) -> None:
+def _write(rows: Gathered, patience_ms: int | None, mark: Callable[[Any], None]) -> None:
     with cursor() as query:
         _limit(query, patience_ms)
         if rows.accepted:
@@ -68,6 +68,13 @@ def _write(rows: Gathered, patience_ms: int | None) -> None:
         if rows.callbacks:
             values = [_callback_values(rows.callbacks[place]) for place in sorted(rows.callbacks)]
             execute_values(query, merging.CALLBACKS, values, template=merging.CALLBACK_VALUES)
+        mark(query)
+
+
+def _mark(query: Any, epoch: str, entries: Sequence[Entry]) -> None:
+    """Says how far the journal is stored; last, for these rows are everybody's."""
+    if epoch:
+        lives.mark(query, epoch, max(int(identifier.rpartition("-")[2]) for identifier, _ in entries))
 
 
 def _limit(query: Any, patience_ms: int | None) -> None:

@@ -3,9 +3,9 @@
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Generic, ParamSpec, TypeVar
 
 from tocsin.domain.errors import PostgresAway
@@ -62,6 +62,16 @@ class Postgres:
         except asyncio.CancelledError:
             waiting.cancel()
             raise
+
+    @asynccontextmanager
+    async def lock(self, name: str) -> AsyncIterator[bool]:
+        """Whether this process alone may do what `name` says, until the end. On a connection of its own, with which the
+        lock goes: should that break, others may do it too. Raises PostgresAway."""
+        connection, mine = await asyncio.to_thread(self._lock, name)
+        try:
+            yield mine
+        finally:
+            await asyncio.to_thread(connection.close)
 
     @property
     def is_away(self) -> bool:
@@ -148,6 +158,13 @@ class Postgres:
             connect_timeout_ms=self._settings.connect_timeout,
             statement_timeout_ms=self._settings.statement_timeout,
         )
+
+    def _lock(self, name: str) -> tuple[Any, bool]:
+        with judging():
+            connection = self._connect()
+            with connection.cursor() as query:
+                query.execute("select pg_try_advisory_lock(hashtextextended(%s, 0))", (f"tocsin {name}",))
+                return connection, bool(query.fetchone()[0])
 
     def _give_back(self, connection: Any) -> None:
         if is_clean(connection):

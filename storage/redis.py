@@ -12,7 +12,7 @@ from redis import exceptions
 from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 
-from tocsin.domain.errors import Overloaded, RedisAway
+from tocsin.domain.errors import Overloaded, RedisAway, RedisLost
 
 Redis = redis.asyncio.Redis
 
@@ -33,6 +33,8 @@ _AWAY = (
     exceptions.AuthenticationError,
 )
 
+# As lua/lib.lua words it.
+_LOST = "LOST "
 # Up to Redis 6.2 an error inside a script is plain text: "Error running script (…): … -OOM command not allowed …".
 _FULL = re.compile(r"(^|-)(OOM|MISCONF|NOREPLICAS) ")
 _NOT_SERVING = re.compile(r"(^|-)(READONLY|LOADING|MASTERDOWN|CLUSTERDOWN|BUSY) ")
@@ -102,6 +104,8 @@ def _kept_alive(url: str) -> dict[str, Any]:
 def _meant(error: exceptions.ResponseError) -> RedisAway | Overloaded | None:
     """What an error means that redis-py has no class for; None for one that is our own defect."""
     text = str(error)
+    if text.startswith(_LOST):
+        return RedisLost("Redis was emptied or is an older one; it is being rebuilt")
     if full := _FULL.search(text):
         return Overloaded(f"Redis takes nothing more ({full[2]})")
     if away := _NOT_SERVING.search(text):

@@ -10,7 +10,9 @@ from typing import Any
 
 from redis import exceptions
 
+from tocsin.domain.errors import RedisLost
 from tocsin.storage.keys import Keys
+from tocsin.storage.life import Life
 from tocsin.storage.redis import told
 
 MOST_ITEMS = 100
@@ -27,18 +29,24 @@ class Step:
 
 
 class Scripts:
-    """Runs scripts on one client. A script's first argument is always the namespace."""
+    """Runs scripts on one client. A script's first arguments are always the namespace, and the life of Redis that its
+    caller works in; without one no script asks."""
 
-    def __init__(self, client: Any, keys: Keys) -> None:
+    def __init__(self, client: Any, keys: Keys, life: Life | None = None) -> None:
         self._client = client
         self._keys = keys
+        self.life = life or Life()
         self._known: dict[str, Any] = {}
 
     async def run(self, name: str, *arguments: object) -> Any:
-        """The script's answer. Raises RedisAway or Overloaded."""
+        """The script's answer. Raises RedisAway (RedisLost) or Overloaded."""
         script = self._known.get(name) or self._register(name)
-        with told():
-            return await script(keys=[self._keys.facts], args=[self._keys.namespace, *map(str, arguments)])
+        try:
+            with told():
+                return await script(keys=[self._keys.facts], args=[*self._caller(), *map(str, arguments)])
+        except RedisLost:
+            self.life.doubt()
+            raise
 
     async def run_all(self, steps: Sequence[Step]) -> list[Any]:
         """The answers of scripts that are sent together, each done on its own, in their order; where one was refused
@@ -57,10 +65,13 @@ class Scripts:
             async with self._client.pipeline(transaction=False) as pipeline:
                 for step in steps:
                     script = self._known.get(step.name) or self._register(step.name)
-                    given = (self._keys.namespace, *map(str, step.arguments))
+                    given = (*self._caller(), *map(str, step.arguments))
                     pipeline.evalsha(script.sha, 1, self._keys.facts, *given)
                 answers: list[Any] = await pipeline.execute(raise_on_error=False)
                 return answers
+
+    def _caller(self) -> tuple[str, str, str]:
+        return self._keys.namespace, self.life.epoch, str(self.life.reached)
 
     def _register(self, name: str) -> Any:
         script = self._client.register_script(text_of(name))

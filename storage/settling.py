@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from tocsin.domain.delivery import Channel, Fact, Status
+from tocsin.storage.life import Told
 from tocsin.storage.scripts import Scripts
 
 
@@ -36,4 +37,13 @@ class Settling:
         for each in tellings:
             arguments += [each.notification, each.step, each.channel, each.attempt, each.status]
             arguments += [json.dumps(each.word), json.dumps(each.detail)]
-        return [text == "1" for text in await self._scripts.run("settle", *arguments)]
+        answer = await self._scripts.run("settle", *arguments)
+        life = self._scripts.life
+        life.remember(*facts, *(_fact_of(each, life.now_ms()) for each in tellings))
+        return [text == "1" for text in answer]
+
+
+def _fact_of(told: Telling, at_ms: int) -> Told:
+    """As settle.lua tells it."""
+    move = [str(told.notification), told.step, told.channel, told.attempt, told.status, told.word, at_ms, told.detail]
+    return {"f": "moved", "d": [move]}

@@ -1,18 +1,20 @@
 """Both stores behind one door, for one event loop: what http/ and actors/ ask for that takes more than one of them."""
 
 import asyncio
+import os
+import socket
 from asyncio import CancelledError
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from loguru import logger
 from redis.exceptions import LockError
 
 from tocsin.domain.breaker import BreakerRules
-from tocsin.domain.errors import PostgresAway, RedisAway, Unavailable
+from tocsin.domain.errors import PostgresAway, RedisAway, RedisLost, Unavailable
 from tocsin.domain.event import Contact, Event, Recipient
 from tocsin.domain.settings import Settings
 from tocsin.storage import installation, queries, users
@@ -28,11 +30,14 @@ from tocsin.storage.inbox_view import InboxView
 from tocsin.storage.intake import Intake, Taken
 from tocsin.storage.keys import Keys
 from tocsin.storage.keys_mirror import KeysMirror
+from tocsin.storage.life import Life
+from tocsin.storage.life_keeper import LifeKeeper
 from tocsin.storage.memory import MemoryGuard, Work
 from tocsin.storage.motion import Motion
 from tocsin.storage.people import People
 from tocsin.storage.postgres import Postgres
 from tocsin.storage.profiles import Profiles
+from tocsin.storage.recall import Recall
 from tocsin.storage.redis import connect, info, told
 from tocsin.storage.repeats import Repeats
 from tocsin.storage.revival import Revival
@@ -59,7 +64,8 @@ class Store:
 
     def __init__(self, settings: Settings, postgres: Postgres, client: Any) -> None:
         keys = Keys(settings.redis.namespace, settings.redis.inbox_prefix)
-        scripts = Scripts(client, keys)
+        self.life = Life()
+        scripts = Scripts(client, keys, self.life)
         inbox = InboxSettings(keys.inbox_prefix, settings.cache.enabled, settings.cache.ttl)
         self._client = client
         self._keys = keys
@@ -71,7 +77,7 @@ class Store:
         self.flights = Flights(client, scripts, keys, inbox, breaker)
         self.breakers = Breakers(client, keys)
         self.motion = Motion(client, scripts, keys)
-        self.facts = Journal(client, keys)
+        self.facts = Journal(client, keys, scripts)
         self._settling = Settling(scripts)
         self.lists = InboxLists(client, scripts, keys)
         self.inbox = InboxView(self.lists, postgres)
@@ -87,6 +93,8 @@ class Store:
             Work.SEND: settings.redis.claim_memory_share,
         }
         self.memory = MemoryGuard(client, most=settings.redis.max_memory, shares=shares)
+        name = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}"
+        self.keeper = LifeKeeper(self.life, scripts, postgres, name)
         self._intake = Intake(Entrance(scripts, self.flights, self.calls), postgres, self.memory, self.learn_durability)
         self.revival = Revival(self.flights, postgres, self.settled)
 
@@ -97,16 +105,27 @@ class Store:
             raise ValueError("redis.url is set before a store is opened")
         store = cls(settings, postgres, connect(settings.redis.url))
         await store.learn_durability()
+        await store.keeper.learn()
         return store
 
     async def close(self) -> None:
         """Lets go of Redis; Postgres is its maker's to close."""
+        if self.life.epoch:
+            await self.keeper.leave()
         await self._client.aclose()
 
+    def recall(self, coming: str) -> Recall:
+        """What fills Redis for the life `coming`."""
+        scripts = Scripts(self._client, self._keys, Life(f"next:{coming}"))
+        flights = self.flights.working_by(scripts)
+        return Recall(self._client, self._keys, coming, scripts, flights, self.profiles)
+
     async def ping(self) -> None:
-        """Raises RedisAway when Redis does not answer."""
+        """Raises RedisAway when Redis does not answer, and RedisLost while it is rebuilt."""
         with told():
             await self._client.ping()
+        if self.life.is_lost:
+            raise RedisLost("it was emptied or is an older one; it is being rebuilt")
 
     async def depths(self) -> Depths:
         """What waits in Redis. Raises RedisAway."""

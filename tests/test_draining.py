@@ -51,6 +51,7 @@ async def store(redis_url: str, postgres_url: str) -> AsyncIterator[Store]:
 @pytest.fixture
 async def without_postgres(redis_url: str) -> AsyncIterator[Store]:
     async for made in opened(redis_url, NOWHERE):
+        made.life.adopt("", 0)
         yield made
 
 

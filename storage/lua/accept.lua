@@ -1,10 +1,19 @@
 -- Takes an event in: its content, its recipients, its place in `due`, and its fact where Postgres has it not yet.
 -- ARGV: namespace, event, content, type, mandatory, guard_ms, fact or '', 1 when these are all
---       recipients, then the recipients as JSON. Where they are all, what Redis does not know as given inline was not.
+--       recipients, again, then the recipients as JSON. Where they are all, what Redis does not know as given inline was
+--       not. `again` is '', or after a loss "<how many were routed before>|<'exact' or 'doubt'>" (route.lua).
 -- Answers 1, or 0 when the event is there already (this call was sent before).
 
 local event, content, kind, mandatory, guard, fact = ARGV[2], ARGV[3], ARGV[4], ARGV[5], tonumber(ARGV[6]), ARGV[7]
+local before, again = string.match(ARGV[9], '^(%d+)|(.+)$')
 local key = ns .. ':event:' .. event
+if is_rebuilding() then
+  if is_lost() then
+    return refuse()
+  end
+  -- Whoever took it in meanwhile took it in whole.
+  redis.call('DEL', key, ns .. ':recipients:' .. event)
+end
 -- Content alone may be there for deliveries of it (content.lua).
 if redis.call('HEXISTS', key, 'cursor') == 1 then
   return 0
@@ -13,11 +22,14 @@ end
 -- the rest, for until it is there this call can be made again.
 redis.call('ZADD', ns .. ':due', int(now + guard), 'e:' .. event)
 redis.call('DEL', ns .. ':recipients:' .. event)
-for first = 9, #ARGV, 100 do
+for first = 10, #ARGV, 100 do
   redis.call('RPUSH', ns .. ':recipients:' .. event, unpack(ARGV, first, math.min(first + 99, #ARGV)))
 end
 redis.call('HSET', key, 'content', content, 'type', kind, 'mandatory', mandatory,
-  'size', int(#ARGV - 8), 'cursor', '0', 'chunks', '0', 'routed', '0', 'fanned', '0', 'whole', ARGV[8])
+  'size', int(#ARGV - 9), 'cursor', '0', 'chunks', '0', 'routed', '0', 'fanned', '0', 'whole', ARGV[8])
+if again then
+  redis.call('HSET', key, 'before', before, 'again', again)
+end
 redis.call('PERSIST', key)
 if fact ~= '' then
   tell(fact)

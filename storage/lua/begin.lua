@@ -2,6 +2,9 @@
 -- ARGV: namespace, token, lease_ms, attribution as JSON, then for each: id, step, attempt.
 -- Answers '1' or '0' for each. The lease counts from here.
 
+if is_lost() then
+  return refuse()
+end
 local token, lease, detail = ARGV[2], tonumber(ARGV[3]), ARGV[4]
 local answers = {}
 for position = 5, #ARGV, 3 do

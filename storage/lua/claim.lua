@@ -4,6 +4,9 @@
 --       breaker or ''.
 -- Answers a list of "id|step|attempt|user|event"; the same token gets the same answer.
 
+if is_lost() then
+  return refuse()
+end
 local channel, token, most, lease = ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local attempts, resend = tonumber(ARGV[6]), ARGV[7] == '1'
 local answer_key = ns .. ':claim:' .. token

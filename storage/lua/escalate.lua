@@ -1,13 +1,16 @@
 -- Starts what is due: steps move to their channel; events and chunks are named so that their actors are called again.
 -- ARGV: namespace, most, guard_ms, inbox prefix, cached, inbox ttl_ms, then for each channel: its name, breaker or ''.
--- Answers '1' when more may be due already, else '0'; and then whose actors are to be called: 'e:<event>' and
--- 'c:<event>:<chunk>' for members of `due`, and 's:<channel>' for each of the channels in which something may start: new,
--- a retry, or what a lease that ended left, unless its provider rests.
+-- Answers '1' when more may be due already, else '0'; the number of the last fact; and then whose actors are to be
+-- called: 'e:<event>' and 'c:<event>:<chunk>' for members of `due`, and 's:<channel>' for each of the channels in which
+-- something may start: new, a retry, or what a lease that ended left, unless its provider rests.
 
+if is_lost() then
+  return refuse()
+end
 local most, guard = tonumber(ARGV[2]), tonumber(ARGV[3])
 local inbox = { prefix = ARGV[4], cached = ARGV[5] == '1', ttl = ARGV[6] }
 local due = redis.call('ZRANGEBYSCORE', ns .. ':due', '-inf', int(now), 'LIMIT', 0, most)
-local calls = { #due == most and '1' or '0' }
+local calls = { #due == most and '1' or '0', '' }
 
 local function start(flight, step)
   if flight.read > 0 or is_cancelled(flight.event) then
@@ -53,6 +56,7 @@ for _, entry in ipairs(due) do
   end
 end
 append_facts()
+calls[2] = int(last_number())
 
 local function has_ready(channel, critical)
   return #redis.call('ZRANGEBYSCORE', due_key(channel, critical), '-inf', int(now), 'LIMIT', 0, 1) > 0

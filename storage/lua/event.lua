@@ -17,9 +17,9 @@ end
 
 -- Says that the event is complete when every page is made and every chunk routed. Content stays for `keep` ms.
 local function complete_if_done(event, keep)
-  local state = redis.call('HMGET', event_key(event), 'fanned', 'chunks', 'routed', 'size')
+  local state = redis.call('HMGET', event_key(event), 'fanned', 'chunks', 'routed', 'size', 'before')
   if state[1] == '1' and state[2] == state[3] then
-    tell_event(event, 'COMPLETED', state[4])
+    tell_event(event, 'COMPLETED', int(state[4] + (state[5] or 0)))
     redis.call('PEXPIRE', event_key(event), keep)
   end
 end

@@ -3,6 +3,9 @@
 -- Answers {state, cursor, chunk}: 'gone' (nothing left to do), 'moved' (another has taken this page), 'pause' (enough
 -- chunks are open), 'more' or 'last'.
 
+if is_lost() then
+  return refuse()
+end
 local event, cursor, page, guard = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local most_open, keep = tonumber(ARGV[6]), ARGV[7]
 local key, recipients = event_key(event), ns .. ':recipients:' .. event

@@ -1,10 +1,14 @@
 -- What every script of Tocsin begins with: the clock, the names of keys, the form of a flight, and the one way to tell
 -- Postgres something. Python puts this text and merge.lua before each script (storage/scripts.py).
 --
--- ARGV[1] is the namespace. Redis's own TIME is the clock. Numbers become text by `int` alone, for Lua would write a
+-- ARGV[1] is the namespace. After it come the life of Redis that the caller works in and the number of the last fact that
+-- it knows of (storage/life.py); both are taken off here, so scripts count their arguments without them. Redis's own
+-- TIME is the clock. Numbers become text by `int` alone, for Lua would write a
 -- large one with an exponent.
 
 local ns = ARGV[1]
+local life = table.remove(ARGV, 2)
+local reached = tonumber(table.remove(ARGV, 2))
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
 
@@ -48,6 +52,54 @@ end
 
 local function member(flight, step)
   return flight.id .. ':' .. int(step.number)
+end
+
+-- The number of the last fact: the journal's ids are "<ms>-<number>", and the number grows by one with each.
+local function last_number()
+  local last = redis.call('GET', ns .. ':last_fact')
+  return last and tonumber(string.match(last, '%-(%d+)$')) or 0
+end
+
+-- Whether this is not the Redis that the caller knows: emptied, or older than what the caller was told. One that is older
+-- is marked so before new facts make up the difference. A caller who rebuilds works in the life "next:<epoch>", which
+-- has not begun; one who gives no life does not ask.
+local lost
+local function is_lost()
+  if lost == nil then
+    local coming = string.match(life, '^next:(.+)$')
+    if coming then
+      lost = redis.call('GET', ns .. ':life:next') ~= coming
+    elseif life == '' then
+      lost = false
+    else
+      lost = redis.call('GET', ns .. ':epoch') ~= life
+      if not lost and last_number() < reached then
+        redis.call('DEL', ns .. ':epoch')
+        lost = true
+      end
+    end
+  end
+  return lost
+end
+
+-- What a script answers that may not run in a Redis that the caller does not know.
+local function refuse()
+  return redis.error_reply('LOST this is not the Redis that the caller knows')
+end
+
+local function is_rebuilding()
+  return string.sub(life, 1, 5) == 'next:'
+end
+
+-- Whether no life has begun: Redis was emptied or is an older one, and its rebuild is not done.
+local function is_between_lives()
+  return life ~= '' and (is_lost() or true) and redis.call('EXISTS', ns .. ':epoch') == 0
+end
+
+-- Keeps that an attempt ended while its flight was lost, and when another follows or '': its rebuild may be under way, and
+-- asks here (restore.lua).
+local function end_between_lives(id, number, attempt, due)
+  redis.call('HSET', ns .. ':life:ended', id .. ':' .. int(number), int(attempt) .. '|' .. due)
 end
 
 -- The token of a claim whose holder is not known any more (restore.lua).
@@ -122,7 +174,19 @@ local function append_facts()
     tell('{"f":"moved","d":[' .. table.concat(moves, ',') .. ']}')
   end
   if #facts > 0 then
-    redis.call('XADD', ns .. ':facts', '*', 'd', '[' .. table.concat(facts, ',') .. ']')
+    is_lost()
+    local id, last = '*', redis.call('GET', ns .. ':last_fact')
+    if last then
+      local time, number = string.match(last, '^(%d+)%-(%d+)$')
+      id = int(math.max(now, tonumber(time))) .. '-' .. int(number + 1)
+    end
+    local entry = '[' .. table.concat(facts, ',') .. ']'
+    local added = redis.pcall('XADD', ns .. ':facts', id, 'd', entry)
+    if type(added) == 'table' then
+      -- Memory is short, or somebody else has added to the journal.
+      added = redis.call('XADD', ns .. ':facts', '*', 'd', entry)
+    end
+    redis.call('SET', ns .. ':last_fact', added)
   end
 end
 

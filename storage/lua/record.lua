@@ -5,6 +5,8 @@
 --       attempt, status, detail as JSON, delay_ms until the next attempt or '' for none, why it waits, breaker or '',
 --       what it says of the provider ('up', 'down' or ''), for how many ms the provider asked to be left alone.
 -- Answers '1' for each that will be tried again, else '0'; and then what changed of breakers, for those who look on.
+-- Between two lives of Redis flights are missing: what was to be tried again is told so, and restore.lua finds here what
+-- ended meanwhile.
 
 free_first()
 local rules = {
@@ -31,7 +33,7 @@ for position = 6, #ARGV, 12 do
   local step = flight and find_step(flight, told.number)
   local again = '0'
   local mine = step and (step.token == token or step.token == LOST) and step.attempt == attempt
-  if mine or went_out or closing == 'UNCERTAIN' or not step or step.attempt ~= attempt then
+  if mine or went_out or closing == 'UNCERTAIN' or not step or step.attempt ~= attempt or is_between_lives() then
     tell_move(id, told, attempt, closing, ARGV[position + 6])
   end
   mine = mine and is_final(join(status_of(step), closing))
@@ -50,6 +52,12 @@ for position = 6, #ARGV, 12 do
       end_step(flight, step)
     end
     save_flight(flight)
+  elseif is_between_lives() then
+    local delay = tonumber(ARGV[position + 7])
+    if delay then
+      tell_move(id, told, attempt + 1, 'RETRYING', because_until(ARGV[position + 8], now + delay))
+    end
+    end_between_lives(id, told.number, attempt, delay and int(now + delay) or '')
   elseif step and went_out and step.attempt >= attempt and step.status ~= 'G' then
     if step.attempt > attempt then
       tell_move(id, step, step.attempt, 'CANCELLED', because('settled'))

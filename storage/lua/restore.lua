@@ -9,6 +9,9 @@
 -- the same answer for `keep_ms`: what was restored may have been sent by the time a call comes once more. After `until_ms`
 -- it answers once 'late' and does nothing: whoever called was held up for so long that it may not hold its locks any more.
 
+if is_rebuilding() and is_lost() then
+  return refuse()
+end
 local answer_key = ns .. ':restored:' .. ARGV[2]
 local answers = redis.call('LRANGE', answer_key, 0, -1)
 if #answers > 0 then
@@ -18,7 +21,23 @@ if tonumber(ARGV[4]) > 0 and now > tonumber(ARGV[4]) then
   return { 'late' }
 end
 
+-- What became of a step while nothing was there to know it by (record.lua): true when it is over, else its next attempt.
+local function ended_meanwhile(flight, step)
+  local told = is_rebuilding() and redis.call('HGET', ns .. ':life:ended', member(flight, step))
+  local attempt, due = string.match(told or '', '^(%d+)|(%d*)$')
+  if not attempt or tonumber(attempt) < step.attempt then
+    return false
+  elseif due ~= '' then
+    step.attempt, step.status, step.time, step.token = attempt + 1, 'R', tonumber(due), ''
+    return false
+  end
+  return true
+end
+
 local function put(flight, step)
+  if ended_meanwhile(flight, step) then
+    return 'there'
+  end
   local known, position = find_step(flight, step.number)
   if known and known.attempt >= step.attempt then
     return 'there'

@@ -4,6 +4,9 @@
 --       reason or '', address as JSON.
 -- Answers nil when the chunk was routed before, else {1 when a paused fan-out may go on, channel with something ready…}.
 
+if is_lost() then
+  return refuse()
+end
 local event, chunk, cid, critical = ARGV[2], ARGV[3], ARGV[4], ARGV[5] == '1'
 local inbox = { prefix = ARGV[6], cached = ARGV[7] == '1', ttl = ARGV[8] }
 local keep = ARGV[9]
@@ -12,6 +15,9 @@ if redis.call('EXISTS', chunk_key) == 0 then
   return nil
 end
 local withdrawn = is_cancelled(event)
+-- An event that was on its way when Redis was lost: what is known of its deliveries is in motion already, or done; and
+-- where it is not known whether others were ('doubt'), what would start now counts as begun by nobody knows whom.
+local again = redis.call('HGET', event_key(event), 'again')
 local ready, routed = {}, {}
 
 -- Where a step of this notification stands from the beginning: its status, and the reason where it has one.
@@ -28,12 +34,17 @@ local function begin_step(step, reason, read)
   return step.after == 0 and 'QUEUED' or 'SCHEDULED'
 end
 
+local function is_known(id, step)
+  return redis.call('HEXISTS', ns .. ':known:' .. event, id .. ':' .. int(step.number)) == 1
+end
+
 local position = 10
 while position <= #ARGV do
   local id, user, count = ARGV[position], ARGV[position + 1], tonumber(ARGV[position + 2])
   position = position + 3
   local read = read_mark(id)
-  local flight = { id = id, user = user, event = event, critical = critical, read = tonumber(read or 0), steps = {} }
+  local flight = again and load_flight(id)
+    or { id = id, user = user, event = event, critical = critical, read = tonumber(read or 0), steps = {} }
   local deliveries, listed = {}, '0'
   for _ = 1, count do
     local step = { number = tonumber(ARGV[position]), channel = ARGV[position + 1], after = tonumber(ARGV[position + 2]) }
@@ -42,8 +53,11 @@ while position <= #ARGV do
     if status == 'DELIVERED' then
       listed = int(now)
       list_in_app(id, event, user, inbox)
-    elseif status == 'QUEUED' or status == 'SCHEDULED' then
+    elseif (status == 'QUEUED' or status == 'SCHEDULED') and not (again and is_known(id, step)) then
       step.status, step.attempt, step.time, step.token = status == 'QUEUED' and 'Q' or 'W', 1, time, ''
+      if again == 'doubt' and status == 'QUEUED' then
+        step.status, step.token = 'G', LOST
+      end
       table.insert(flight.steps, step)
       if status == 'QUEUED' then
         wait_in_channel(flight, step)

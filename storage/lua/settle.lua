@@ -41,6 +41,9 @@ for position = 3 + count, #ARGV, 7 do
     end_step(flight, step)
     save_flight(flight)
   end
+  if RANKS[status] > RANKS.UNCERTAIN and is_between_lives() then
+    end_between_lives(id, told.number, attempt, '')
+  end
   table.insert(answers, over and '1' or '0')
 end
 append_facts()

@@ -1,0 +1,219 @@
+"""After Redis was emptied or rolled back: what Postgres has open is put back into motion (design §7, I6, R3).
+
+One process does it, in any that runs actors. Until it is done nothing is routed, claimed or begun; recording, reading
+and accepting go on.
+"""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Sequence
+from typing import Final
+from uuid import UUID
+
+from loguru import logger
+
+from tocsin.actors.outages import say
+from tocsin.actors.persist import Persister
+from tocsin.actors.resume import Resuming
+from tocsin.domain.errors import RedisLost, Unavailable
+from tocsin.domain.plan import Priority
+from tocsin.storage import lives, users
+from tocsin.storage import rebuild_queries as rows
+from tocsin.storage.flights import Again, OpenFlight, OpenStep
+from tocsin.storage.rebuild_queries import OpenRow, StoredEvent, Unrouted
+from tocsin.storage.recall import Entering, Recall
+from tocsin.storage.store import Store
+
+_LOOK_S: Final = 0.2
+_AGAIN_S: Final = 1.0
+_TESTIMONY_S: Final = 5.0
+_DRAIN_S: Final = 5.0
+_PAGE: Final = 2_000
+_EVENTS_A_PAGE: Final = 100
+
+
+class Rebuilder:
+    """Rebuilds Redis when it is lost. `testimony_s` is how long it waits for other processes to tell what they know."""
+
+    def __init__(self, store: Store, persister: Persister, lease_ms: int, testimony_s: float = _TESTIMONY_S) -> None:
+        self._store = store
+        self._persister = persister
+        self._lease_ms = lease_ms
+        self._testimony_s = testimony_s
+
+    async def watch(self) -> None:
+        """Runs until it is cancelled."""
+        while True:
+            try:
+                if self._store.life.coming:
+                    await self.rebuild()
+                await asyncio.sleep(_LOOK_S)
+            except Unavailable as error:
+                say("the rebuild of Redis", error)
+                await asyncio.sleep(_AGAIN_S)
+            except Exception:
+                logger.exception("the rebuild of Redis failed; it is tried again")
+                await asyncio.sleep(_AGAIN_S)
+
+    async def rebuild(self) -> bool:
+        """Rebuilds once; False when another process does, or Redis was lost again. Raises Unavailable."""
+        async with self._store.postgres.lock("rebuild") as mine:
+            coming = self._store.life.coming
+            if not mine or not coming:
+                return False
+            recall = self._store.recall(coming)
+            if not await recall.is_wanted():
+                self._store.life.doubt()
+                return False
+            if await self._store.postgres.call(lives.was, coming):
+                # It was made ready before and did not begin, or Redis is as it was then.
+                await recall.give_up()
+                return False
+            return await _Rebuild(self._store, recall, coming, await self._prepared(coming), self._lease_ms).run()
+
+    async def _prepared(self, coming: str) -> bool:
+        """Waits for testimony and until everything told is stored. True when nothing that was told is missing."""
+        deadline_s = time.monotonic() + self._testimony_s
+        while True:
+            heard = await self._store.postgres.call(lives.heard, coming)
+            if not heard.missing or time.monotonic() > deadline_s:
+                break
+            await asyncio.sleep(_LOOK_S)
+        while True:
+            await self._persister.drain(_DRAIN_S)
+            if await self._store.facts.drained(_DRAIN_S):
+                return not heard.missing and heard.complete
+
+
+class _Rebuild:
+    """One rebuild, with what is counted of it."""
+
+    def __init__(self, store: Store, recall: Recall, coming: str, exact: bool, lease_ms: int) -> None:
+        self._store = store
+        self._recall = recall
+        self._coming = coming
+        self._lost_ms = int(coming.split("-", maxsplit=1)[0])
+        self._exact = exact
+        self._resuming = Resuming(exact, self._lost_ms, lease_ms)
+        self._counts: Counter[str] = Counter()
+        self._entered: set[UUID] = set()
+        self._kept: set[UUID] = set()
+
+    async def run(self) -> bool:
+        """False when Redis was lost again meanwhile."""
+        began_s = time.monotonic()
+        try:
+            older = await self._recall.clear()
+            await self._mirror_people()
+            await self._enter_unfinished()
+            await self._restore_open()
+        except RedisLost:
+            self._store.life.doubt()
+            return False
+        cause = "rolled_back" if older else "emptied"
+        took_ms = int((time.monotonic() - began_s) * 1000)
+        life = lives.Rebuilt(self._coming, self._lost_ms, cause, self._exact, took_ms, dict(self._counts))
+        await self._store.postgres.call(lives.store_rebuilt, life)
+        if not await self._recall.begin():
+            await self._store.postgres.call(lives.withdraw, self._coming)
+            return False
+        self._store.life.doubt()
+        self._say(cause, took_ms)
+        return True
+
+    async def _mirror_people(self) -> None:
+        now_ms = await self._store.postgres.call(users.clock_ms)
+        after = ""
+        while page := await self._store.postgres.call(users.all_opt_outs, after, _PAGE):
+            await self._store.profiles.keep(page)
+            after = page[-1].id
+            self._counts["opt_outs"] += len(page)
+        await self._store.profiles.mirrored_up_to(now_ms)
+
+    async def _enter_unfinished(self) -> None:
+        after = rows.FIRST
+        while page := await self._store.postgres.call(rows.unfinished, after, _EVENTS_A_PAGE):
+            await self._enter(page)
+            after = page[-1].event.id
+        short = await self._store.postgres.call(rows.short_of_notifications, self._lost_ms)
+        for first in range(0, len(short), _EVENTS_A_PAGE):
+            some = short[first : first + _EVENTS_A_PAGE]
+            await self._enter(await self._store.postgres.call(rows.stored_events, some))
+
+    async def _enter(self, events: Sequence[StoredEvent]) -> None:
+        await self._recall.mark_cancelled([each.event.id for each in events if each.cancelled])
+        for each in events:
+            found = await self._store.postgres.call(rows.unrouted, each)
+            await self._put_back_known(each, found)
+            people = list(found.people.values())
+            again = Again(found.routed, self._exact)
+            await self._recall.enter([Entering(each.event, people, again)])
+            await self._recall.keep_inline(each.event, each.recipients)
+            self._entered.add(each.event.id)
+            self._counts["events"] += 1
+            self._counts["recipients"] += len(people)
+
+    async def _put_back_known(self, stored: StoredEvent, found: Unrouted) -> None:
+        """What of people whose notifications are still to be made was told of: it is in motion, or done."""
+        people = {note: person.id for note, person in found.people.items()}
+        await self._recall.mark_read({note: (people[note], at_ms) for note, at_ms in found.read_ms.items()})
+        await self._recall.mark_known(stored.event, [(each.notification, each.step) for each in found.known])
+        steps = [(each, self._resuming.step(each.step, each.channel, each.history, None)) for each in found.known]
+        critical = stored.event.priority is Priority.CRITICAL
+        await self._restore(
+            [
+                OpenFlight(
+                    each.notification,
+                    people[each.notification],
+                    stored.event.id,
+                    critical,
+                    found.read_ms.get(each.notification, 0),
+                    [step],
+                )
+                for each, step in steps
+                if step is not None
+            ]
+        )
+
+    async def _restore_open(self) -> None:
+        after = rows.FIRST
+        while page := await self._store.postgres.call(rows.open_deliveries, after, _PAGE):
+            await self._keep_events({row.event for row in page} - self._entered - self._kept)
+            await self._restore(self._flights_of(page))
+            after = page[-1].id
+
+    async def _keep_events(self, wanted: set[UUID]) -> None:
+        ordered = sorted(wanted)
+        for first in range(0, len(ordered), _EVENTS_A_PAGE):
+            some = ordered[first : first + _EVENTS_A_PAGE]
+            stored = await self._store.postgres.call(rows.stored_events, some)
+            await self._recall.mark_cancelled([each.event.id for each in stored if each.cancelled])
+            await self._recall.keep_events([(each.event, each.recipients) for each in stored])
+        self._kept |= wanted
+
+    def _flights_of(self, page: Sequence[OpenRow]) -> list[OpenFlight]:
+        steps: dict[UUID, list[OpenStep]] = {}
+        for row in page:
+            step = self._resuming.step(row.step, row.channel, row.history, row.scheduled_ms)
+            if step is not None:
+                steps.setdefault(row.notification, []).append(step)
+        heads = {row.notification: row for row in page}
+        return [
+            OpenFlight(note, heads[note].user, heads[note].event, heads[note].critical, heads[note].read_ms or 0, some)
+            for note, some in steps.items()
+        ]
+
+    async def _restore(self, flights: Sequence[OpenFlight]) -> None:
+        self._counts["deliveries"] += sum(len(flight.steps) for flight in flights)
+        for answer in await self._recall.restore(flights):
+            self._counts[answer] += 1
+
+    def _say(self, cause: str, took_ms: int) -> None:
+        how = "emptied" if cause == "emptied" else "rolled back"
+        logger.warning(
+            "Redis was {}; in {} ms {} deliveries, and {} events with {} people to go, were put back in motion;"
+            " {} deliveries may have been sent and count as uncertain",
+            how, took_ms, self._counts["restored"], self._counts["events"], self._counts["recipients"],
+            self._resuming.doubted,
+        )  # fmt: skip

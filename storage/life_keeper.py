@@ -1,0 +1,204 @@
+"""Looks once a second which life of Redis this is, tells Postgres, and testifies when Redis was lost (docs/adr/0005).
+
+Run by every process that has a store, whatever else it does; the rebuild itself is actors/rebuild.py.
+"""
+
+import asyncio
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+from uuid import uuid4
+
+from loguru import logger
+
+from tocsin.domain.errors import PostgresAway, Unavailable
+from tocsin.storage import lives
+from tocsin.storage.life import UNKNOWN, Life, Told
+from tocsin.storage.postgres import Postgres
+from tocsin.storage.scripts import MOST_ITEMS, Scripts, Step
+
+_LOOK_S: Final = 1.0
+_LOST_LOOK_S: Final = 0.2
+_BEAT_EVERY: Final = 5
+"""Looks between two words to Postgres."""
+_SETTLE_S: Final = 4.0
+_LEAVE_S: Final = 1.0
+_ALONE: Final = frozenset({"accepted", "callback"})
+"""Facts that are an entry of their own when they are told again: large, or of somebody else's making."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What Redis says of itself; `oldest_ms` is None when the journal is empty."""
+
+    epoch: str
+    reached: int
+    now_ms: int
+    oldest_ms: int | None
+    coming: str
+
+
+class LifeKeeper:
+    """Keeps one store's Life true. `name` is the process's, among the witnesses."""
+
+    def __init__(self, life: Life, scripts: Scripts, postgres: Postgres, name: str) -> None:
+        self._life = life
+        self._scripts = scripts
+        self._postgres = postgres
+        self._name = name
+        self._told_again = ""
+        self._testified = ""
+        self._beats = 0
+
+    async def learn(self) -> None:
+        """Finds out which life this is, as far as that is known now."""
+        self._life.adopt(UNKNOWN, 0)
+        with suppress(Unavailable):
+            await self.look()
+
+    async def run(self) -> None:
+        """Runs until it is cancelled."""
+        while True:
+            try:
+                await self.look()
+            except Unavailable as error:
+                logger.debug("looking which life of Redis this is waits: {}", error)
+            except Exception:
+                logger.exception("looking which life of Redis this is failed")
+            if self._life.is_lost:
+                await asyncio.sleep(_LOST_LOOK_S)
+            else:
+                await self._life.doubted(_LOOK_S)
+
+    async def look(self) -> None:
+        """One look, and what follows from it. Raises Unavailable."""
+        life, found = self._life, await self._ask()
+        if not life.is_lost and found.epoch == life.epoch and found.reached >= life.reached:
+            life.follow(found.reached)
+            life.stored_before(found.oldest_ms, found.now_ms)
+            await self._beat(found)
+        else:
+            await self._judge(found)
+
+    async def leave(self) -> None:
+        """Takes this process off the witnesses, unless what it told is not stored by then."""
+        with suppress(Unavailable, TimeoutError):
+            async with asyncio.timeout(_LEAVE_S):
+                while not await self._has_nothing_to_tell():  # noqa: ASYNC110  # the other end is in Redis
+                    await asyncio.sleep(_LOST_LOOK_S)
+                await self._postgres.call(lives.leave, self._name)
+
+    async def _has_nothing_to_tell(self) -> bool:
+        life, found = self._life, await self._ask()
+        if found.epoch == life.epoch and found.reached >= life.reached:
+            life.stored_before(found.oldest_ms, found.now_ms)
+        return not life.testimony()
+
+    async def _ask(self) -> Look:
+        epoch, reached, now_ms, oldest_ms, coming = await self._scripts.run("life")
+        return Look(epoch, int(reached), int(now_ms), int(oldest_ms) if oldest_ms else None, coming)
+
+    async def _beat(self, found: Look) -> None:
+        self._beats += 1
+        if self._beats % _BEAT_EVERY != 1:
+            return
+        age_ms = 0 if found.oldest_ms is None else max(0, found.now_ms - found.oldest_ms)
+        with suppress(PostgresAway):
+            known = await self._postgres.call(lives.beat, self._name, age_ms, found.epoch)
+            self._life.follow(known.mark)
+            if known.newest != found.epoch:
+                await self._judge(await self._ask())
+
+    async def _judge(self, found: Look) -> None:
+        """Redis is not as it was known: either another life has begun, or this is no life."""
+        if found.epoch:
+            if await self._is_right(found):
+                return
+        elif not self._life.coming and await self._begin_first():
+            return
+        coming = await self._scripts.run("lose", found.epoch, uuid4().hex[:12])
+        if coming:
+            if coming != self._life.coming:
+                logger.warning("Redis was emptied or is an older one; what was in motion is rebuilt from Postgres")
+            self._life.coming = coming
+            await self._testify(coming)
+
+    async def _is_right(self, found: Look) -> bool:
+        """Whether the life that Redis names is the newest, and Redis is not an older one; then it is this process's."""
+        life = self._life
+        try:
+            known = await self._postgres.call(lives.known, found.epoch)
+            if not known.newest and await self._postgres.call(lives.begin_first, found.epoch):
+                known = lives.Known(found.epoch, 0)
+        except PostgresAway:
+            # A process that starts now has nothing else to go by; its first word to Postgres proves it right or wrong.
+            if life.epoch == UNKNOWN and not life.coming:
+                life.adopt(found.epoch, found.reached)
+            return life.epoch != found.epoch or found.reached >= life.reached
+        # Asked once more: what Postgres knows of by now came after the look.
+        again = await self._ask()
+        own = life.reached if life.epoch == again.epoch else 0
+        if again.epoch != found.epoch:
+            return True
+        if known.newest != again.epoch or again.reached < max(known.mark, own):
+            return False
+        if life.epoch not in {UNKNOWN, again.epoch}:
+            await self._tell_again(again.epoch)
+        if life.coming or life.epoch not in {UNKNOWN, again.epoch}:
+            logger.info("Redis has what is in motion again; this process goes on")
+        life.adopt(again.epoch, again.reached)
+        return True
+
+    async def _begin_first(self) -> bool:
+        """Begins the first life of all, in which there is nothing to rebuild."""
+        try:
+            if not await self._postgres.call(lives.is_new):
+                return False
+            coming = await self._scripts.run("lose", "", uuid4().hex[:12])
+            if not coming or not await self._postgres.call(lives.begin_first, coming):
+                return False
+        except PostgresAway:
+            return False
+        if await self._scripts.run("live", coming) == "1":
+            self._life.adopt(coming, 0)
+            return True
+        return False
+
+    async def _testify(self, coming: str) -> None:
+        """Tells again what may not be stored, and says so."""
+        if self._testified == coming:
+            return
+        settled = await self._life.settled(_SETTLE_S)
+        await self._tell_again(coming)
+        with suppress(PostgresAway):
+            await self._postgres.call(lives.testify, self._name, coming, complete=settled and self._life.complete)
+            self._testified = coming
+
+    async def _tell_again(self, coming: str) -> None:
+        if self._told_again == coming:
+            return
+        entries = list(_entries(self._life.testimony()))
+        for first in range(0, len(entries), MOST_ITEMS):
+            await self._scripts.run_all([Step("tell", each) for each in entries[first : first + MOST_ITEMS]])
+        self._life.told_again()
+        self._told_again = coming
+        if entries:
+            logger.info("{} facts that may not have been stored are told again", len(self._life.testimony()))
+
+
+def _entries(facts: Sequence[Told]) -> list[list[str]]:
+    """Facts as entries of the journal."""
+    entries: list[list[str]] = []
+    gathered: list[str] = []
+    for fact in facts:
+        text = json.dumps(fact, separators=(",", ":"))
+        if fact["f"] in _ALONE:
+            entries.append([text])
+            continue
+        gathered.append(text)
+        if len(gathered) == MOST_ITEMS:
+            entries.append(gathered)
+            gathered = []
+    return [*entries, gathered] if gathered else entries

@@ -1,0 +1,151 @@
+"""What Postgres knows of the lives of Redis, of how far each journal is stored, and of who can say what is not."""
+
+import json
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from tocsin.storage.database import cursor, database
+
+_SLOTS: Final = 32
+_SILENT: Final = "interval '15 seconds'"
+"""Longer than a living process is silent while Postgres answers; what a dead one did before is stored by then, or the
+journal was not drained that far."""
+_FORGOTTEN: Final = "interval '7 days'"
+
+_MARK: Final = """
+insert into journal_marks as known (epoch, slot, number) values (%s, %s, %s)
+on conflict (epoch, slot) do update set number = excluded.number where known.number < excluded.number
+"""
+
+_BEAT: Final = """
+insert into witnesses as known (name, drained_at) values (%s, now() - %s * interval '1 millisecond')
+on conflict (name) do update set seen_at = now(), drained_at = excluded.drained_at
+"""
+
+_TESTIFY: Final = """
+insert into witnesses as known (name, testified, complete) values (%s, %s, %s)
+on conflict (name) do update set seen_at = now(), testified = excluded.testified, complete = excluded.complete
+"""
+
+# Whoever was silent long before the last moment up to which everything was stored has nothing to add.
+_HEARD: Final = f"""
+select count(*) filter (where testified is distinct from %s), coalesce(bool_and(complete), true)
+from witnesses, (select max(drained_at) as through from witnesses) as stored
+where testified = %s or through is null or seen_at >= through - {_SILENT}
+"""  # noqa: S608  # made of constants
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """The newest life ('' when there was none) and the number of the last fact of a life that is stored."""
+
+    newest: str
+    mark: int
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """How many witnesses have not testified, and whether those that have could tell everything."""
+
+    missing: int
+    complete: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuilt:
+    """A life that was rebuilt. `cause` is emptied or rolled_back, `counts` what was put back."""
+
+    epoch: str
+    lost_ms: int
+    cause: str
+    exact: bool
+    took_ms: int
+    counts: Mapping[str, int]
+
+
+def mark(query: Any, epoch: str, number: int) -> None:
+    """Notes in the transaction of `query` that a fact is stored."""
+    query.execute(_MARK, (epoch, random.randrange(_SLOTS), number))  # noqa: S311  # no secret
+
+
+def known(epoch: str) -> Known:
+    """What Postgres knows: its newest life, and how far the journal of `epoch` is stored."""
+    with cursor() as query:
+        query.execute(
+            "select coalesce((select epoch from lives order by number desc limit 1), ''),"
+            " coalesce((select max(number) from journal_marks where epoch = %s), 0)",
+            (epoch,),
+        )
+        return Known(*query.fetchone())
+
+
+def is_new() -> bool:
+    """Whether nothing was ever accepted, and no life was known."""
+    with cursor() as query:
+        query.execute("select not exists (select from lives) and not exists (select from events)")
+        return bool(query.fetchone()[0])
+
+
+def begin_first(epoch: str) -> bool:
+    """Stores the first life of all; False when another did."""
+    with database.atomic(), cursor() as query:
+        query.execute("lock table lives in share row exclusive mode")
+        query.execute(
+            "insert into lives (epoch, cause, exact, took_ms) select %s, 'first', true, 0"
+            " where not exists (select from lives)",
+            (epoch,),
+        )
+        return bool(query.rowcount)
+
+
+def beat(name: str, drained_age_ms: int, epoch: str) -> Known:
+    """Says that a process lives, and that everything older than `drained_age_ms` is stored."""
+    with cursor() as query:
+        query.execute(_BEAT, (name, drained_age_ms))
+    return known(epoch)
+
+
+def testify(name: str, coming: str, *, complete: bool) -> None:
+    """Says that a process has told again what may not be stored, for the life to come."""
+    with cursor() as query:
+        query.execute(_TESTIFY, (name, coming, complete))
+
+
+def leave(name: str) -> None:
+    """Takes a process off the list that stops and has nothing to tell."""
+    with cursor() as query:
+        query.execute("delete from witnesses where name = %s", (name,))
+
+
+def heard(coming: str) -> Heard:
+    """Who has testified for the life to come."""
+    with cursor() as query:
+        query.execute(_HEARD, (coming, coming))
+        return Heard(*query.fetchone())
+
+
+def store_rebuilt(life: Rebuilt) -> None:
+    """Stores a life, before it begins, and forgets what only concerned those before."""
+    with cursor() as query:
+        query.execute(
+            "insert into lives (epoch, lost_at, cause, exact, took_ms, counts)"
+            " values (%s, tocsin_time(%s), %s, %s, %s, %s)",
+            (life.epoch, life.lost_ms, life.cause, life.exact, life.took_ms, json.dumps(life.counts)),
+        )
+        query.execute("delete from journal_marks where epoch <> %s", (life.epoch,))
+        query.execute(f"delete from witnesses where seen_at < now() - {_FORGOTTEN}")  # noqa: S608
+
+
+def withdraw(epoch: str) -> None:
+    """Removes a life that did not begin, for Redis was lost again."""
+    with cursor() as query:
+        query.execute("delete from lives where epoch = %s", (epoch,))
+
+
+def was(epoch: str) -> bool:
+    """Whether there was such a life."""
+    with cursor() as query:
+        query.execute("select exists (select from lives where epoch = %s)", (epoch,))
+        return bool(query.fetchone()[0])
