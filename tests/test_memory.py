@@ -1,14 +1,19 @@
 """Redis nearly full and full: one kind of work after another stops, none is half done, and it goes on by itself."""
 
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
 from prometheus_client import CollectorRegistry
 
+from tests.program import Program, client, environment, posted, running
+from tests.program import eventually as in_time
 from tests.scenes import an_event, people, routed, routing
+from tests.served import EVENT
 from tests.stored import ask
 from tests.test_flights import eventually
 from tests.test_lanes import Carrier
@@ -20,6 +25,7 @@ from tocsin.actors.outcomes import SendRules
 from tocsin.actors.persist import Persister
 from tocsin.actors.route import route
 from tocsin.actors.send import Lane
+from tocsin.channels.sandbox.sandbox import Sandbox
 from tocsin.domain.delivery import Channel, Status
 from tocsin.domain.errors import Overloaded, SettingError
 from tocsin.domain.plan import Step
@@ -234,3 +240,31 @@ async def test_recipients_wait_for_room_and_are_planned_by_themselves(store: Sto
 def test_the_shares_must_lie_in_their_order() -> None:
     with pytest.raises(SettingError, match="plan_memory_share"):
         load({}).with_values({"redis.plan_memory_share": 0.5})
+
+
+@pytest.mark.processes
+def test_processes_at_the_memory_limit_lose_nothing_and_go_on_when_there_is_room(
+    redis_url: str, postgres_url: str, tmp_path: Path
+) -> None:
+    sandbox = Sandbox()
+    sandbox.start()
+    environ = environment(sandbox, redis_url, postgres_url)
+    http, actors = Program(tmp_path, "http", environ=environ), Program(tmp_path, "actors", environ=environ)
+    everybody = [{"id": user, "email": f"{user}@example.org"} for user in USERS]
+    event = {
+        "title": "Approved",
+        "recipients": everybody,
+        "channels": ["EMAIL", "IN_APP"],
+        "notificationPriority": "HIGH",
+    }
+    with running(http, actors), client(http.url) as api:
+        posted(api, **event)
+        with full(redis_url):
+            in_time(lambda: api.post("/api/notifications", json=EVENT | event).status_code == 503)
+            in_time(lambda: "waits: Redis" in actors.log.read_text())
+        in_time(lambda: api.post("/api/notifications", json=EVENT | event).status_code == 202)
+        in_time(lambda: len(sandbox.outbox.entries()) == 2 * len(USERS))
+        in_time(lambda: api.get("/ready").json()["status"] == "READY")
+        assert [program.stop() for program in (actors, http)] == [0, 0]
+    assert set(Counter(entry.to for entry in sandbox.outbox.entries()).values()) == {2}
+    sandbox.stop()
