@@ -1,6 +1,6 @@
 """How much waits in Redis and for how long; and which processes run actors."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,17 +51,6 @@ async def measure(client: Any, keys: Keys) -> Depths:
         memory_bytes=memory.get("used_memory", 0),
         actor_processes=processes,
     )
-
-
-async def alive(client: Any, keys: Keys, process: str, queues: Iterable[str]) -> None:
-    """Says that a process runs actors, and works on `queues`; true for 15 seconds."""
-    with told():
-        seconds, _ = await client.time()
-        async with client.pipeline(transaction=True) as pipeline:
-            pipeline.zadd(keys.processes, {process: seconds + ALIVE_S})
-            pipeline.zremrangebyscore(keys.processes, "-inf", seconds - 1)
-            pipeline.zadd(keys.queues, dict.fromkeys(queues, seconds + ALIVE_S))
-            await pipeline.execute()
 
 
 async def worked_on(client: Any, keys: Keys) -> set[str]:

@@ -21,7 +21,7 @@ from tocsin.storage import installation, queries, users
 from tocsin.storage.accepted import Accepted, Idempotency
 from tocsin.storage.breakers import Breakers
 from tocsin.storage.calls import Calls
-from tocsin.storage.depths import Depths, alive, measure, worked_on
+from tocsin.storage.depths import ALIVE_S, Depths, measure, worked_on
 from tocsin.storage.entrance import Entrance
 from tocsin.storage.facts import Entry, Journal
 from tocsin.storage.flights import Flights, InboxSettings
@@ -69,6 +69,7 @@ class Store:
         inbox = InboxSettings(keys.inbox_prefix, settings.cache.enabled, settings.cache.ttl)
         self._client = client
         self._keys = keys
+        self._scripts = scripts
         self.settings = settings
         self.postgres = postgres
         breaker = BreakerRules(
@@ -132,8 +133,8 @@ class Store:
         return await measure(self._client, self._keys)
 
     async def alive(self, process: str, queues: Iterable[str]) -> None:
-        """Says that a process runs actors."""
-        await alive(self._client, self._keys, process, queues)
+        """Says that a process runs actors, and works on `queues`; true for 15 seconds."""
+        await self._scripts.run("alive", process, ALIVE_S, *queues)
 
     async def unattended(self, queues: Iterable[str]) -> list[str]:
         """Which of `queues` no process has worked on in the last 15 seconds. Raises RedisAway."""

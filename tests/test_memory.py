@@ -129,6 +129,8 @@ async def test_what_hands_back_records_and_drains_passes_a_full_redis(store: Sto
         await store.flights.record([Ending(claims[0], Status.SENT, {})])
         await store.flights.release(claims[2:], "t")
         await store.flights.back_off(f"e:{event.id}", event.id, error=None)
+        await store.alive("one", ["persist"])
+        assert (await store.depths()).actor_processes == 1
         # Nobody has made the journal's group before.
         await Persister(store, "one").drain()
         assert await store.facts.length() == 0
