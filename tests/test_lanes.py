@@ -245,6 +245,26 @@ async def test_what_lacks_data_waits_without_using_up_an_attempt(store: Store) -
     assert (await store.depths()).open[Channel.SMS] == 1
 
 
+async def test_a_claim_that_would_begin_after_its_lease_is_not_begun_and_keeps_its_attempt(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    carrier = Carrier()
+    carrier.timeout_s = -1.95
+    await sms_to(store, "u1")
+    sms, events = lane(store, carrier, lease_ms=60), store.events
+
+    async def late(wanted: Any) -> Any:
+        await asyncio.sleep(0.1)
+        return await events(wanted)
+
+    monkeypatch.setattr(store, "events", late)
+    await sms.run()
+    await sms.close(2)
+    assert (carrier.got, await told(store)) == ([], [])
+    (claim,) = await store.flights.claim(Channel.SMS, "other", 1, lease_ms=60_000, attempts=3, resend=False)
+    assert claim.attempt == 1
+
+
 async def test_a_lease_that_a_send_could_outlive_is_refused(store: Store) -> None:
     with pytest.raises(SettingError, match=r"actors\.lease"):
         lane(store, Carrier(), lease_ms=2_000)

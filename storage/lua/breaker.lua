@@ -56,13 +56,13 @@ local function begin_trial(breaker, token, id, number, lease)
 end
 
 -- Whether this was a trial that counts: true once only, and not after its lease, when another may have been let through.
-local function end_trial(name, token, id, number)
+local function end_trial(breaker, token, id, number)
   local call = token .. ':' .. id .. ':' .. int(number)
-  local lease = name ~= '' and redis.call('ZSCORE', trials_key(name), call)
+  local lease = breaker.state ~= 'closed' and redis.call('ZSCORE', trials_key(breaker.name), call)
   if not lease then
     return false
   end
-  redis.call('ZREM', trials_key(name), call)
+  redis.call('ZREM', trials_key(breaker.name), call)
   return tonumber(lease) > now
 end
 

@@ -21,7 +21,7 @@ local function judge_provider(position, mine)
   end
   local breaker = breakers[name] or load_breaker(name)
   breakers[name] = breaker
-  local trial = end_trial(name, ARGV[position], id, ARGV[position + 2])
+  local trial = end_trial(breaker, ARGV[position], id, ARGV[position + 2])
   table.insert(changes, judge(breaker, rules, ARGV[position + 10], tonumber(ARGV[position + 11]), mine, trial))
 end
 

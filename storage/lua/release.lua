@@ -3,8 +3,9 @@
 
 free_first()
 local token, delay = ARGV[2], tonumber(ARGV[3])
+local breaker = load_breaker(ARGV[4])
 for position = 5, #ARGV, 2 do
-  end_trial(ARGV[4], token, ARGV[position], ARGV[position + 1])
+  end_trial(breaker, token, ARGV[position], ARGV[position + 1])
   local flight = load_flight(ARGV[position])
   local step = flight and find_step(flight, tonumber(ARGV[position + 1]))
   if step and step.token == token and step.status == 'A' then
