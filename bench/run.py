@@ -12,12 +12,13 @@ from typing import Final
 import click
 from rich.console import Console
 
-from tocsin.bench import accept, idle, persist
+from tocsin.bench import accept, idle, persist, read
 from tocsin.bench.report import Figure, keep, show
 
 _STAGES: Final[dict[str, Callable[[float], list[Figure]]]] = {
     "accept": accept.measure,
     "persist": persist.measure,
+    "read": read.measure,
     "idle": idle.measure,
 }
 
