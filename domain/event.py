@@ -53,6 +53,8 @@ class Event(BaseModel):
     model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
 
     id: UUID
+    generation: int = 0
+    """How often it was entered again (a replay of a dead letter). Scripts read it in the JSON, so it stands here."""
     type: str
     source: Source
     title: str | None

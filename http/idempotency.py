@@ -35,17 +35,23 @@ def idempotency_of(call: Call[Any, Any], place: str = "", answer: dict[str, Any]
 async def once_if_known(call: Call[Any, Any], make: Callable[[], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
     """As `once`, for what does no harm when it is done again: with Redis away it is done. Raises KeyMismatch and
     StillRunning."""
-    made: dict[str, Any] | None = None
+    made: list[dict[str, Any]] = []
+    raised: list[RedisAway] = []
 
     async def make_and_keep() -> dict[str, Any]:
-        nonlocal made
-        made = await make()
-        return made
+        try:
+            made.append(await make())
+        except RedisAway as error:
+            raised.append(error)
+            raise
+        return made[0]
 
     try:
         return await once(call, make_and_keep)
     except RedisAway:
-        return made if made is not None else await make()
+        if raised:
+            raise
+        return made[0] if made else await make()
 
 
 async def once(call: Call[Any, Any], make: Callable[[], Awaitable[dict[str, Any]]]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 from tocsin.domain.event import Event, Recipient
 
 CONTENT: Final = (
+    "generation",
     "type",
     "source",
     "title",
@@ -32,9 +33,13 @@ CONTENT: Final = (
 )
 """The columns of events that hold what Event says, under the same names."""
 
-_TYPES: Final = {"id": "uuid", "mandatory": "boolean", "recipient_count": "integer", "accepted_ms": "bigint"} | (
-    dict.fromkeys(("metadata", "channels", "steps", "unknown_ids", "recipients", "answer"), "jsonb")
-)
+_TYPES: Final = {
+    "id": "uuid",
+    "mandatory": "boolean",
+    "recipient_count": "integer",
+    "generation": "integer",
+    "accepted_ms": "bigint",
+} | (dict.fromkeys(("metadata", "channels", "steps", "unknown_ids", "recipients", "answer"), "jsonb"))
 _NAMES: Final = ("id", *CONTENT, "recipients", "accepted_ms", "scope", "key", "hash", "answer")
 
 _TYPED: Final = ", ".join(f"{name} {_TYPES.get(name, 'text')}" for name in _NAMES)

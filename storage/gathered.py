@@ -46,8 +46,10 @@ class Delivery:
 
 @dataclass(slots=True)
 class EventProgress:
-    """What became of an event since it was accepted; times in ms."""
+    """What became of an event since it was accepted; times in ms. Status, error and completion are those of its last
+    `generation`: a replay begins another, in which what ended earlier counts no more."""
 
+    generation: int = 0
     status: EventStatus = EventStatus.PENDING
     expected: int | None = None
     error: str | None = None
@@ -110,13 +112,18 @@ def _accepted(rows: Gathered, fact: Mapping[str, Any]) -> None:
 def _event(rows: Gathered, fact: Mapping[str, Any]) -> None:
     row = _progress(rows, fact)
     status, at_ms = EventStatus(fact["status"]), int(fact["at"])
-    row.status = max(row.status, status, key=list(EventStatus).index)
-    if status is EventStatus.PROCESSING:
-        row.started_ms = _least(row.started_ms, at_ms)
-    else:
-        row.completed_ms = _least(row.completed_ms, at_ms)
     if fact["expected"] is not None:
         row.expected = max(row.expected or 0, int(fact["expected"]))
+    if status is EventStatus.PROCESSING:
+        row.started_ms = _least(row.started_ms, at_ms)
+    generation = int(fact.get("generation", 0))
+    if generation < row.generation:
+        return
+    if generation > row.generation:
+        row.generation, row.status, row.error, row.completed_ms = generation, EventStatus.PENDING, None, None
+    row.status = max(row.status, status, key=list(EventStatus).index)
+    if status is not EventStatus.PROCESSING:
+        row.completed_ms = _least(row.completed_ms, at_ms)
     if fact["error"] is not None:
         row.error = min(row.error or str(fact["error"]), str(fact["error"]))
 

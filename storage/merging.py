@@ -75,16 +75,21 @@ on conflict do nothing
 """  # noqa: S608  # made of constants
 
 EVENTS: Final = """
-insert into events as known (id, status, expected, error, started_at, completed_at, cancelled_at, cancel_reason,
-  cancelled_by)
+insert into events as known (id, generation, status, expected, error, started_at, completed_at, cancelled_at,
+  cancel_reason, cancelled_by)
 values %s
 on conflict (id) do update set
-  status = case when tocsin_event_rank(excluded.status) > tocsin_event_rank(known.status)
-    then excluded.status else known.status end,
+  generation = greatest(known.generation, excluded.generation),
+  status = case when (excluded.generation, tocsin_event_rank(excluded.status))
+    > (known.generation, tocsin_event_rank(known.status)) then excluded.status else known.status end,
   expected = greatest(known.expected, excluded.expected),
-  error = least(known.error collate "C", excluded.error collate "C"),
+  (error, completed_at) = (
+    select min(told.error collate "C"), min(told.completed_at)
+    from (values (known.generation, known.error, known.completed_at),
+      (excluded.generation, excluded.error, excluded.completed_at)) as told (generation, error, completed_at)
+    where told.generation = greatest(known.generation, excluded.generation)
+  ),
   started_at = least(known.started_at, excluded.started_at),
-  completed_at = least(known.completed_at, excluded.completed_at),
   (cancelled_at, cancel_reason, cancelled_by) = (
     select told.at, told.reason, told.by
     from (values (known.cancelled_at, known.cancel_reason, known.cancelled_by),
@@ -92,7 +97,9 @@ on conflict (id) do update set
     order by told.at nulls last, told.reason collate "C", told.by collate "C" limit 1
   )
 """
-EVENT_VALUES: Final = "(%s::uuid, %s, %s::bigint, %s, tocsin_time(%s), tocsin_time(%s), tocsin_time(%s), %s, %s)"
+EVENT_VALUES: Final = (
+    "(%s::uuid, %s::integer, %s, %s::bigint, %s, tocsin_time(%s), tocsin_time(%s), tocsin_time(%s), %s, %s)"
+)
 
 CALLBACKS: Final = """
 insert into callbacks (provider, id, received_at, cid, raw, delivery_id, attempt, provider_id, word) values %s

@@ -96,7 +96,16 @@ def _write_accepted(query: Any, rows: Gathered) -> None:
 
 def _event_values(identifier: str, row: EventProgress) -> tuple[Any, ...]:
     cancelled = row.cancelled or (None, None, None)
-    return (identifier, row.status, row.expected, row.error, row.started_ms, row.completed_ms, *cancelled)
+    return (
+        identifier,
+        row.generation,
+        row.status,
+        row.expected,
+        row.error,
+        row.started_ms,
+        row.completed_ms,
+        *cancelled,
+    )
 
 
 def _callback_values(told: Callback) -> tuple[Any, ...]:

@@ -7,13 +7,15 @@ from dataclasses import dataclass, replace
 from typing import Final
 from uuid import UUID
 
+from tocsin.domain.delivery import Reason
 from tocsin.domain.errors import RedisAway, Unavailable
 from tocsin.domain.event import Event
-from tocsin.storage import dead_letters, discards, replays
+from tocsin.storage import dead_letters, discards, reentry, replays
 from tocsin.storage.by import By
 from tocsin.storage.dead_letters import DeadLetter, LetterFilter, LetterKind
 from tocsin.storage.flights import Flights, OpenFlight
 from tocsin.storage.postgres import Postgres
+from tocsin.storage.reentry import Again, Reentry
 from tocsin.storage.replays import Replayed
 from tocsin.storage.scripts import MOST_ITEMS
 
@@ -34,8 +36,11 @@ class Rest:
 class Revival:
     """Replays and discards of one event loop. All raise PostgresAway."""
 
-    def __init__(self, flights: Flights, postgres: Postgres, settle: Callable[[], Awaitable[bool]]) -> None:
+    def __init__(
+        self, flights: Flights, reentry: Reentry, postgres: Postgres, settle: Callable[[], Awaitable[bool]]
+    ) -> None:
         self._flights = flights
+        self._reentry = reentry
         self._postgres = postgres
         # What the journal holds may say that a letter is not dead; one that is far behind is not waited for.
         self._settle = settle
@@ -54,6 +59,9 @@ class Revival:
         done = Replayed()
         for first in range(0, len(deliveries), MOST_ITEMS):
             done.add(await self._replay(deliveries[first : first + MOST_ITEMS], by))
+        for letter in letters:
+            if letter.kind == LetterKind.EVENT:
+                await self._reenter(letter.id, by, done)
         done.skipped += _not_found(wanted, letters)
         return done, await self._rest(wanted, letters, limit)
 
@@ -93,6 +101,29 @@ class Revival:
                 return None
 
         return await self._postgres.call(replays.replay_deliveries, wanted, by, restore)
+
+    async def _reenter(self, event: UUID, by: By, done: Replayed) -> None:
+        loop = asyncio.get_running_loop()
+        seen = await self._reentry.routed(event)
+        # What was routed until now must be in Postgres, or it would be routed again.
+        if not await self._settle():
+            done.busy += 1
+            return
+
+        def enter(again: Again) -> str:
+            entering = asyncio.run_coroutine_threadsafe(self._reentry.enter(again, seen), loop)
+            try:
+                return entering.result(_REDIS_S)
+            except TookTooLong as error:
+                entering.cancel()
+                raise RedisAway("Redis did not answer in time") from error
+
+        answer = await self._postgres.call(reentry.reenter, event, by, enter)
+        done.replayed += [event] if answer == "entered" else []
+        done.busy += answer == "busy"
+        done.skipped += answer == "skipped"
+        if answer == Reason.CANCELLED:
+            done.refuse(Reason.CANCELLED)
 
     async def _until_ms(self) -> int | None:
         try:

@@ -39,6 +39,7 @@ from tocsin.storage.postgres import Postgres
 from tocsin.storage.profiles import Profiles
 from tocsin.storage.recall import Recall
 from tocsin.storage.redis import connect, info, told
+from tocsin.storage.reentry import Reentry
 from tocsin.storage.repeats import Repeats
 from tocsin.storage.revival import Revival
 from tocsin.storage.scripts import MOST_ITEMS, Scripts
@@ -97,7 +98,7 @@ class Store:
         name = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}"
         self.keeper = LifeKeeper(self.life, scripts, postgres, name)
         self._intake = Intake(Entrance(scripts, self.flights, self.calls), postgres, self.memory, self.learn_durability)
-        self.revival = Revival(self.flights, postgres, self.settled)
+        self.revival = Revival(self.flights, Reentry(client, scripts, keys), postgres, self.settled)
 
     @classmethod
     async def open(cls, settings: Settings, postgres: Postgres) -> "Store":

@@ -2,17 +2,22 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
+from itertools import permutations
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 
 from tests.served import ASHA, BINA, SETTINGS, Served, notification_of, problem_of, serving
-from tests.stored import ask, lent
+from tests.stored import AT_MS, ask, entries, lent, progress
+from tocsin.actors.fan_out import fan_out
 from tocsin.actors.messages import messages_for
+from tocsin.actors.route import route
 from tocsin.domain.delivery import Channel, Reason, Status
 from tocsin.domain.settings import Settings
 from tocsin.storage.flights import Claim, Ending, OpenFlight, OpenStep
+from tocsin.storage.moments import ms_of
+from tocsin.storage.persist import store
 
 pytestmark = pytest.mark.servers
 
@@ -315,3 +320,113 @@ async def test_many_are_replayed_in_one_call(served: Served) -> None:
     assert (await served.api.get("/api/dead-letters/causes")).json()["data"][0]["count"] == 250
     done = await replayed(served)
     assert (done["replayed"], done["remaining"], done["nextCursor"]) == (250, 0, None)
+
+
+async def gave_up(served: Served, entry: str, event: str) -> None:
+    """Lets the work of an event or a chunk raise until it is given up."""
+    for _ in range(5):
+        await served.store.flights.back_off(entry, UUID(event), error="ValueError")
+    await served.stored()
+
+
+async def event_of(served: Served, event: str) -> dict[str, Any]:
+    await served.stored()
+    told: dict[str, Any] = (await served.api.get(f"/api/events/{event}")).json()
+    return told
+
+
+async def goes_on(served: Served, event: str, *chunks: int) -> None:
+    await fan_out(served.store, event)
+    for chunk in chunks:
+        await route(served.store, event, chunk)
+    await served.stored()
+
+
+@pytest.mark.parametrize("forgotten", [False, True])
+async def test_a_chunk_that_was_given_up_is_routed_by_a_replay_and_nobody_else_again(
+    served: Served, *, forgotten: bool
+) -> None:
+    people = [{"id": f"u{number:03}", "phone": "+14155550101"} for number in range(150)]
+    body = await served.posted(recipients=people, channels=["SMS"], **NOW)
+    event = body["id"]
+    await fan_out(served.store, event)
+    await route(served.store, event, 0)
+    await gave_up(served, f"c:{event}:1", event)
+    (letter,) = await listed(served)
+    assert (letter["kind"], letter["id"], letter["error"], letter["status"]) == ("EVENT", event, "ValueError", "FAILED")
+    if forgotten:
+        client = served.store._client
+        for name in await client.keys(f"tocsin:*{event}*"):
+            if "flight" not in name:
+                await client.delete(name)
+    done = await replayed(served, ids=[event])
+    assert (done["replayed"], done["busy"]) == (1, 0)
+    assert (await event_of(served, event))["status"] == "PROCESSING"
+    assert await listed(served) == []
+    await goes_on(served, event, *range(4))
+    told = await event_of(served, event)
+    assert (told["status"], told["error"], told["counts"]["notifications"]) == ("COMPLETED", None, 150)
+    first, second = await begun(served, Channel.SMS), await begun(served, Channel.SMS)
+    users = [claim.user for claim in first + second]
+    assert sorted(users) == [person["id"] for person in people]
+    assert {claim.attempt for claim in first + second} == {1}
+
+
+async def test_a_fan_out_that_was_given_up_begins_again(served: Served) -> None:
+    body = await served.posted(recipients=[ASHA, BINA], channels=["SMS"], **NOW)
+    await gave_up(served, f"e:{body['id']}", body["id"])
+    assert [letter["kind"] for letter in await listed(served)] == ["EVENT"]
+    answers = await asyncio.gather(*(replayed(served) for _ in range(3)))
+    assert sum(answer["replayed"] for answer in answers) == 1
+    await goes_on(served, body["id"], 0)
+    assert (await event_of(served, body["id"]))["status"] == "COMPLETED"
+    await gave_up(served, f"e:{body['id']}", body["id"])
+    assert await listed(served) == []
+
+
+async def test_an_event_of_which_something_is_in_motion_is_replayed_later(served: Served) -> None:
+    people = [{"id": f"u{number:03}", "phone": "+14155550101"} for number in range(150)]
+    body = await served.posted(recipients=people, channels=["SMS"], **NOW)
+    await fan_out(served.store, body["id"])
+    await gave_up(served, f"c:{body['id']}:0", body["id"])
+    assert (await replayed(served))["busy"] == 1
+    await route(served.store, body["id"], 1)
+    await served.stored()
+    assert (await replayed(served))["replayed"] == 1
+
+
+async def test_an_event_given_up_twice_is_a_dead_letter_twice(served: Served) -> None:
+    body = await served.posted(recipients=[ASHA], channels=["SMS"], **NOW)
+    for _ in range(2):
+        await gave_up(served, f"e:{body['id']}", body["id"])
+        assert len(await listed(served)) == 1
+        assert (await replayed(served))["replayed"] == 1
+
+
+async def test_without_redis_an_event_is_not_replayed(
+    served: Served, settings: Callable[..., Settings], postgres_url: str
+) -> None:
+    body = await served.posted(recipients=[ASHA], channels=["SMS"], **NOW)
+    await gave_up(served, f"e:{body['id']}", body["id"])
+    async with serving(settings(SETTINGS), "redis://127.0.0.1:1", postgres_url) as alone:
+        problem_of(await alone.api.post("/api/dead-letters/retry", json={}), 503, "redis_away")
+    assert len(await listed(served)) == 1
+
+
+def test_facts_of_an_events_generations_end_right_in_any_order(postgres_url: str) -> None:
+    facts = [
+        progress("PROCESSING"),
+        progress("FAILED", at_ms=AT_MS + 1, error="ValueError"),
+        progress("PROCESSING", at_ms=AT_MS + 2) | {"generation": 1},
+        progress("COMPLETED", at_ms=AT_MS + 3, expected=7) | {"generation": 1},
+    ]
+    seen = set()
+    with lent(postgres_url):
+        for order in permutations(facts):
+            for cut in range(len(facts)):
+                ask("delete from events")
+                store(entries(*order[:cut]))
+                store(entries(*order[cut:]))
+                seen.update(ask("select generation, status, error, expected, completed_at from events"))
+    ((generation, status, error, expected, completed_at),) = seen
+    assert (generation, status, error, expected, ms_of(completed_at)) == (1, "COMPLETED", None, 7, AT_MS + 3)

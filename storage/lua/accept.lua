@@ -7,6 +7,8 @@
 local event, content, kind, mandatory, guard, fact = ARGV[2], ARGV[3], ARGV[4], ARGV[5], tonumber(ARGV[6]), ARGV[7]
 local before, again = string.match(ARGV[9], '^(%d+)|(.+)$')
 local key = ns .. ':event:' .. event
+-- Postgres counts how often an event was entered; what is told of it says which time it is (event.lua).
+local generation = string.match(content, '^{"id":"[^"]*","generation":(%d+)') or '0'
 if is_rebuilding() then
   if is_lost() then
     return refuse()
@@ -26,7 +28,8 @@ for first = 10, #ARGV, 100 do
   redis.call('RPUSH', ns .. ':recipients:' .. event, unpack(ARGV, first, math.min(first + 99, #ARGV)))
 end
 redis.call('HSET', key, 'content', content, 'type', kind, 'mandatory', mandatory,
-  'size', int(#ARGV - 9), 'cursor', '0', 'chunks', '0', 'routed', '0', 'fanned', '0', 'whole', ARGV[8])
+  'size', int(#ARGV - 9), 'cursor', '0', 'chunks', '0', 'routed', '0', 'fanned', '0', 'whole', ARGV[8],
+  'generation', generation)
 if again then
   redis.call('HSET', key, 'before', before, 'again', again)
 end

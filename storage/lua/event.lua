@@ -12,7 +12,8 @@ end
 
 local function tell_event(event, status, expected, failure)
   tell('{"f":"event","e":"' .. event .. '","at":' .. int(now) .. ',"status":"' .. status .. '","expected":'
-    .. (expected or 'null') .. ',"error":' .. (failure or 'null') .. '}')
+    .. (expected or 'null') .. ',"error":' .. (failure or 'null') .. ',"generation":'
+    .. (redis.call('HGET', event_key(event), 'generation') or '0') .. '}')
 end
 
 -- Says that the event is complete when every page is made and every chunk routed. Content stays for `keep` ms.

@@ -1,0 +1,108 @@
+"""Replays of events that were given up, whole or in part: the people who have no notification yet are routed (R4).
+
+Whoever was routed keeps what they have; ids are derived, so nothing would tell the two apart in Postgres, but in Redis
+it would start again. Therefore what is in motion is looked at before Postgres is, which has to be up to date with it,
+and reenter.lua refuses when something moved since.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+from uuid import UUID
+
+from tocsin.domain import ids
+from tocsin.domain.delivery import Reason
+from tocsin.domain.event import Event, EventStatus, Recipient
+from tocsin.storage import models
+from tocsin.storage.accepted_rows import CONTENT, event_of, recipients_of
+from tocsin.storage.audit import audit
+from tocsin.storage.by import By
+from tocsin.storage.database import cursor
+from tocsin.storage.id_ranges import of_event
+from tocsin.storage.keys import Keys
+from tocsin.storage.moments import ms_of
+from tocsin.storage.redis import told
+from tocsin.storage.scripts import Scripts
+from tocsin.storage.transactions import in_transaction
+
+_ROUTED: Final = """
+select id from notifications where id between %s::uuid and %s::uuid and event_id = %s::uuid and routed_at is not null
+"""
+_BEGIN: Final = """
+update events set generation = %s, status = %s, error = null, completed_at = null
+where id = %s::uuid and generation < %s
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """An event as it is entered again, the people left, and how many were routed before."""
+
+    event: Event
+    people: Sequence[Recipient]
+    before: int
+
+
+Enter = Callable[[Again], str]
+"""Enters it in Redis; answers as reenter.lua."""
+
+
+class Reentry:
+    """The part in Redis. Raises RedisAway."""
+
+    def __init__(self, client: Any, scripts: Scripts, keys: Keys) -> None:
+        self._client = client
+        self._scripts = scripts
+        self._keys = keys
+
+    async def routed(self, event: UUID) -> str:
+        """How many chunks of an event were routed, as text; empty where Redis has forgotten the event."""
+        with told():
+            return str(await self._client.hget(self._keys.event(event), "routed") or "")
+
+    async def enter(self, again: Again, seen: str) -> str:
+        """Enters an event once more unless chunks were routed beside those that were `seen`."""
+        event = again.event
+        people = (person.model_dump_json(exclude_none=True) for person in again.people)
+        mandatory = "1" if event.mandatory else "0"
+        told_of = (event.id, event.model_dump_json(), event.type, mandatory, event.generation, seen, again.before)
+        return str(await self._scripts.run("reenter", *told_of, *people))
+
+
+def reenter(event: UUID, by: By, enter: Enter) -> str:
+    """Enters a FAILED event again. Answers "entered", "busy", "skipped" for one that did not fail, or "cancelled". Run
+    by Postgres.call; what `enter` raises leaves the event as it is."""
+    return in_transaction(lambda: _reenter(event, by, enter))
+
+
+def _reenter(identifier: UUID, by: By, enter: Enter) -> str:
+    query = models.Event.select().where(models.Event.id == identifier, models.Event.accepted_at.is_null(False))
+    row = query.for_update().first()
+    if row is None or row.status != EventStatus.FAILED:
+        return "skipped"
+    if row.cancelled_at is not None:
+        return str(Reason.CANCELLED)
+    again = _again(row)
+    answer = enter(again)
+    if answer in {"busy", "cancelled"}:
+        return answer
+    generation = again.event.generation
+    with cursor() as query:
+        query.execute(_BEGIN, (generation, EventStatus.PROCESSING, str(identifier), generation))
+        query.execute("delete from discards where id = %s::uuid", (str(identifier),))
+    detail = {"event": str(identifier), "recipients": len(again.people), "error": row.error}
+    audit("dead_letters.replayed", by.actor, by.cid, detail)
+    return "entered"
+
+
+def _again(row: models.Event) -> Again:
+    first, last = of_event(row.id)
+    with cursor() as query:
+        query.execute(_ROUTED, (str(first), str(last), str(row.id)))
+        routed = {note for (note,) in query.fetchall()}
+    everybody = recipients_of(row.recipients)
+    left = [person for person in everybody if ids.notification_id(row.id, person.id) not in routed]
+    content = {name: getattr(row, name) for name in ("id", *CONTENT)}
+    event = event_of({**content, "accepted_ms": ms_of(row.accepted_at)})
+    following = event.model_copy(update={"generation": event.generation + 1})
+    return Again(following, left, len(everybody) - len(left))
