@@ -12,8 +12,10 @@ from collections.abc import Callable
 from typing import Any
 
 import dramatiq
+from dramatiq import Message, MessageProxy
 from dramatiq.brokers.redis import RedisBroker, _RedisConsumer
-from dramatiq.errors import ConnectionClosed
+from dramatiq.errors import ConnectionClosed, DecodeError
+from loguru import logger
 
 from tocsin.actors.outages import say
 from tocsin.domain.errors import RedisAway, Unavailable
@@ -70,10 +72,40 @@ class WakingConsumer(_RedisConsumer):
         # There is room for another call now; the consumer may have fallen asleep for the lack of it.
         self.broker.wake(self.queue_name)
 
-    def _next_at_once(self) -> Any:
-        # The stock consumer sleeps for min(timeout, back-off) when it found nothing: with no timeout it does not.
-        self.timeout, self.misses = 0, 0
-        return super().__next__()  # type: ignore[no-untyped-call]
+    def _next_at_once(self) -> MessageProxy | None:
+        """The stock consumer sleeps when it found nothing, and restarts after three seconds when it cannot read what it
+        found, which then lies with this process until it ends."""
+        while True:
+            if not self.message_cache and self.outstanding_message_count < self.prefetch:
+                room = self.prefetch - self.outstanding_message_count
+                self.message_cache = self.broker.do_fetch(self.queue_name, room)
+            if not self.message_cache:
+                return None
+            data = self.message_cache.pop(0)
+            if message := self._call_of(data):
+                self.queued_message_ids.add(message.message_id)
+                return MessageProxy(message)
+            self._discard(data)
+
+    def _call_of(self, data: bytes | None) -> Message[Any] | None:
+        """The call that was put into the queue; None for what is no call of ours, at which Dramatiq's threads would
+        break: another's, one that lost its content, one that is to wait."""
+        try:
+            message: Message[Any] = Message.decode(data or b"")
+            ours = message.queue_name == self.queue_name and "eta" not in message.options
+            return message if ours and isinstance(message.options["redis_message_id"], str) else None
+        except (DecodeError, KeyError, TypeError, ValueError, AttributeError):
+            return None
+
+    def _discard(self, data: bytes | None) -> None:
+        """Removes what was taken and is no call. It is told by its content alone."""
+        taken = f"{self.broker.namespace}:__acks__.{self.broker.broker_id}.{self.queue_name}"
+        messages = f"{self.broker.namespace}:{self.queue_name}.msgs"
+        for identifier in self.broker.client.smembers(taken):
+            if self.broker.client.hget(messages, identifier) == data:
+                self.broker.client.srem(taken, identifier)
+                self.broker.client.hdel(messages, identifier)
+        logger.error("what lay in the queue {} was no call of ours; it is removed", self.queue_name)
 
 
 class WakingBroker(RedisBroker):
