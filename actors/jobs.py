@@ -29,8 +29,6 @@ _FORGET_S = 600
 _TIDY_S = 60
 _MOST_FORGOTTEN = 5_000
 _UNSTARTED_AFTER_MS = 5_000
-_CALLED_WITHIN_MS = 5_000
-"""After so long in the journal an entry is drained without a call."""
 _MOST_SWEPT = 200
 _BEHIND_MS = 3_600_000
 _KNOWN_MS = 23 * 3_600_000
@@ -89,18 +87,11 @@ class Jobs:
         if not await self._store.facts.length():
             return
         try:
+            await self._store.memory.check(Work.SEND)
             await self._store.calls.put(queues.PERSIST, "persist", most_waiting=1)
         except Overloaded:
-            # At its limit Redis takes no call, and has no other way back from it than this.
+            # At its limit Redis takes no call and hands none out, and has no other way back from it than this.
             await self._drain()
-            return
-        if await self._left_behind():
-            # A call may wait that nobody can take: at its limit Redis hands none out either.
-            await self._drain()
-
-    async def _left_behind(self) -> bool:
-        oldest_ms = await self._store.facts.oldest_ms()
-        return oldest_ms is not None and _now_ms() - oldest_ms > _CALLED_WITHIN_MS
 
     async def _tidy_journal(self) -> None:
         await self._store.facts.tidy()

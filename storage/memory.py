@@ -20,7 +20,8 @@ class Work(StrEnum):
 
 
 class MemoryGuard:
-    """Asks Redis at most once a second. `most` in bytes; None: what Redis itself is told (its maxmemory)."""
+    """Asks Redis at most once a second. `most` in bytes; None: what Redis itself is told (its maxmemory), which holds in any
+    case."""
 
     def __init__(self, client: Any, *, most: int | None, shares: Mapping[Work, float]) -> None:
         self._client = client
@@ -42,5 +43,5 @@ class MemoryGuard:
 
     async def _ask(self) -> None:
         memory = await info(self._client, "memory")
-        most = self._most or memory.get("maxmemory") or 0
-        self._used_share = memory.get("used_memory", 0) / most if most else 0.0
+        limits = [limit for limit in (self._most, memory.get("maxmemory")) if limit]
+        self._used_share = memory.get("used_memory", 0) / min(limits) if limits else 0.0

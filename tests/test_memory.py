@@ -137,13 +137,10 @@ async def test_what_hands_back_records_and_drains_passes_a_full_redis(store: Sto
     assert sorted(await statuses(store)) == ["QUEUED"] * 28 + ["SENDING", "SENT"]
 
 
-async def test_a_full_redis_is_drained_though_a_call_waits_that_nobody_can_take(
-    store: Store, redis_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_full_redis_is_drained_though_a_call_waits_that_nobody_can_take(store: Store, redis_url: str) -> None:
     await store.nudge_persister()
     await routed(store.flights, an_event(SMS_NOW), *USERS)
     jobs = Jobs(store, "one", Persister(store, "one").drain)
-    monkeypatch.setattr("tocsin.actors.jobs._CALLED_WITHIN_MS", -60_000)
     with full(redis_url):
         await jobs._nudge()
         assert await store.facts.length() == 0
