@@ -20,8 +20,8 @@ class Work(StrEnum):
 
 
 class MemoryGuard:
-    """Asks Redis at most once a second. `most` in bytes; None: what Redis itself is told (its maxmemory), which holds in any
-    case."""
+    """Asks Redis at most once a second. `most` in bytes, as the settings say; what Redis itself is told (its maxmemory)
+    holds in any case."""
 
     def __init__(self, client: Any, *, most: int | None, shares: Mapping[Work, float]) -> None:
         self._client = client
