@@ -7,19 +7,19 @@ of all that Redis did until then. What is still open then, with its row locked, 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Final
 
-from tocsin.actors.rounds import Round
+from tocsin.actors.rounds import LOCKED_MS, Round
 from tocsin.domain.delivery import Status
-from tocsin.storage import ledger
+from tocsin.domain.event import Event
+from tocsin.storage import ledger, queries
 from tocsin.storage.flights import OpenFlight
 from tocsin.storage.ledger import LockedDelivery, OpenDelivery
 from tocsin.storage.scripts import MOST_ITEMS
 from tocsin.storage.transactions import in_transaction
 
-Restore = Callable[[Sequence[OpenFlight]], list[str]]
-"""Flights.restore, from a thread."""
+Restore = Callable[[tuple[Sequence[OpenFlight], Sequence[Event]]], list[str]]
+"""Puts flights of events into motion, from a thread."""
 
 _CURSOR: Final = "open"
 _MOST_LOST: Final = 5_000
@@ -63,7 +63,7 @@ async def _look(round_: Round, page: Sequence[OpenDelivery]) -> list[OpenDeliver
     missing = {(each.notification, each.step) for each in wrong if each.what == "missing"}
     for each in wrong:
         if each.what == "unindexed":
-            round_.found("unindexed", events[each.notification], repaired=round_.mend)
+            round_.found_unindexed(each, events[each.notification])
     return [delivery for delivery in page if (delivery.notification, delivery.step) in missing]
 
 
@@ -73,21 +73,27 @@ async def _judge(round_: Round, lost: Sequence[OpenDelivery]) -> None:
         return
     for first in range(0, len(lost), MOST_ITEMS):
         some = [delivery.id for delivery in lost[first : first + MOST_ITEMS]]
-        cancelled = await round_.store.postgres.call(ledger.cancelled_events, some)
         if round_.mend:
-            for event in cancelled:
+            for event in await round_.store.postgres.call(ledger.cancelled_events, some):
                 # Redis may have forgotten it: what is put back is then cancelled at once.
                 await round_.store.flights.withdraw(event, None)
-        judged = await round_.store.postgres.call(
-            partial(
-                put_back,
-                some,
-                round_.store.settings.actors.lease,
-                round_.from_thread(round_.store.flights.restore) if round_.mend else None,
-            )
-        )
-        for each in judged:
+        restore = await _restoring(round_) if round_.mend else None
+        lease_ms = round_.store.settings.actors.lease
+        for each in await round_.store.postgres.call(put_back, some, lease_ms, restore):
             _count(round_, each)
+
+
+async def _restoring(round_: Round) -> Restore:
+    """Flights.restore for a thread that holds rows locked; one that was frozen for longer than it holds them does
+    nothing any more."""
+    flights = round_.store.flights
+    until_ms = await flights.now_ms() + LOCKED_MS
+
+    async def restore(given: tuple[Sequence[OpenFlight], Sequence[Event]]) -> list[str]:
+        await flights.keep_content(given[1])
+        return await flights.restore(given[0], until_ms=until_ms)
+
+    return round_.from_thread(restore)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +115,10 @@ def _put_back(deliveries: Sequence[str], lease_ms: int, restore: Restore | None)
     rows = [row for row in ledger.locked(deliveries, lease_ms=lease_ms) if row.is_open]
     doubted = ledger.refused([str(row.notification) for row in rows])
     good = [row for row in rows if row.is_sendable and str(row.notification) not in doubted]
-    answers = restore(ledger.flights_of(good)) if restore and good else ["open"] * len(good)
+    answers = ["open"] * len(good)
+    if restore and good:
+        events = queries.contents([row.event for row in good if row.event])
+        answers = restore((ledger.flights_of(good), list(events.values())))
     rest = [Judged(row, "doubted") for row in rows if row not in good]
     return [Judged(row, answer) for row, answer in zip(good, answers, strict=True)] + rest
 
@@ -118,10 +127,9 @@ def _count(round_: Round, judged: Judged) -> None:
     row = judged.row
     if judged.answer == "doubted":
         round_.skipped("missing", 1)
-        return
-    if judged.answer == "there":
-        # It came into motion again meanwhile.
-        return
-    late_ms = row.now_ms - row.time_ms
-    stuck = row.status is Status.SENDING and late_ms > round_.settings.margin
-    round_.found("stuck" if stuck else "missing", str(row.event), repaired=judged.answer in {"restored", "cancelled"})
+    elif judged.answer != "there":
+        # What is there came into motion again meanwhile.
+        late_ms = row.now_ms - row.time_ms
+        stuck = row.status is Status.SENDING and late_ms > round_.settings.margin
+        repaired = judged.answer in {"restored", "cancelled"}
+        round_.found("stuck" if stuck else "missing", str(row.event), repaired=repaired)

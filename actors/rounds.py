@@ -3,12 +3,15 @@
 import asyncio
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from concurrent.futures import TimeoutError as TookTooLong
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 from uuid import UUID, uuid4
 
+from tocsin.domain.errors import RedisAway
 from tocsin.domain.setting_sections import ReconcileSettings
+from tocsin.storage.motion import Wrong
 from tocsin.storage.reconciliations import Affected, Check, Place, Report
 from tocsin.storage.store import Store
 
@@ -18,6 +21,8 @@ _Answer = TypeVar("_Answer")
 _AGREES_FOR_MS: Final = 86_400_000
 _MOST_SUSPECTS: Final = 5_000
 _MOST_WORST: Final = 10
+LOCKED_MS: Final = 20_000
+"""For how long what holds rows locked may touch Redis: less than Postgres leaves an idle transaction its locks."""
 _BRIDGE_S: Final = 10.0
 _IMPATIENT_S: Final = 0.5
 
@@ -40,7 +45,10 @@ class Round:
     ledger: int = 0
     whole: bool = True
     checks: dict[str, Check] = field(default_factory=lambda: defaultdict(Check))
+    preflight: Mapping[str, Any] | None = None
     _worst: Counter[str] = field(default_factory=Counter)
+    _providers: dict[str, dict[str, int]] = field(default_factory=dict)
+    _unindexed: set[Wrong] = field(default_factory=set)
     _behind: bool = False
 
     @property
@@ -51,12 +59,30 @@ class Round:
         """Whether `share` of the run's time is used up."""
         return time.monotonic() > self.until_s - (1 - share) * self.settings.limit / 1000
 
-    def found(self, check: str, event: str | None, *, repaired: bool = False) -> None:
-        """Counts a difference."""
-        self.checks[check].before += 1
-        self.checks[check].repaired += repaired
+    def found(self, check: str, event: str | None, *, repaired: bool = False, count: int = 1) -> None:
+        """Counts `count` differences of an event."""
+        self.checks[check].before += count
+        self.checks[check].repaired += count if repaired else 0
         if event is not None:
-            self._worst[event] += 1
+            self._worst[event] += count
+
+    def counted(self, check: str, before: Mapping[str, int], after: Mapping[str, int]) -> None:
+        """Notes how many of something there were by provider, and how many are left."""
+        was, left = sum(before.values()), sum(after.values())
+        self.checks[check].before += was
+        self.checks[check].repaired += max(0, was - left)
+        for provider, count in before.items():
+            self.of_provider(provider, check, count)
+
+    def of_provider(self, provider: str | None, check: str, count: int) -> None:
+        """Counts by provider beside the whole."""
+        self._providers.setdefault(provider or "unknown", {})[check] = count
+
+    def found_unindexed(self, wrong: Wrong, event: str | None) -> None:
+        """Counts a step that the index did not know, once: it may be met on more than one way."""
+        if wrong not in self._unindexed:
+            self._unindexed.add(wrong)
+            self.found("unindexed", event, repaired=self.mend)
 
     def skipped(self, check: str, count: int) -> None:
         """Counts what could merely be late."""
@@ -85,9 +111,19 @@ class Round:
 
     @staticmethod
     def from_thread(work: Callable[[_Given], Coroutine[Any, Any, _Answer]]) -> Callable[[_Given], _Answer]:
-        """`work` of this event loop for a thread that holds rows locked meanwhile."""
+        """`work` of this event loop for a thread that holds rows locked meanwhile. Raises RedisAway when it takes too
+        long, and it may yet have been done."""
         loop = asyncio.get_running_loop()
-        return lambda given: asyncio.run_coroutine_threadsafe(work(given), loop).result(_BRIDGE_S)
+
+        def run(given: _Given) -> _Answer:
+            working = asyncio.run_coroutine_threadsafe(work(given), loop)
+            try:
+                return working.result(_BRIDGE_S)
+            except TookTooLong as error:
+                working.cancel()
+                raise RedisAway("Redis takes too long") from error
+
+        return run
 
     def report(self, now_ms: int) -> Report:
         """What was found."""
@@ -111,4 +147,6 @@ class Round:
             in_sync=difference == 0,
             checks=checks,
             worst=[Affected(event, count) for event, count in self._worst.most_common(_MOST_WORST)],
+            providers=self._providers,
+            preflight=self.preflight,
         )

@@ -119,6 +119,7 @@ class Runtime:
 
     async def _open_lanes(self) -> dict[Channel, Lane]:
         senders: Mapping[Channel, Sender] = build_senders(self._settings, self._context)
+        self._senders = senders
         self._providers = {channel: sender.provider for channel, sender in senders.items()}
         return {
             channel: Lane(self._store, sender, send_rules(self._settings, channel), self._counters)
@@ -148,7 +149,7 @@ class Runtime:
             asyncio.create_task(Rebuilder(self._store, self._persister, self._settings.actors.lease).watch()),
         ]
         self._alerts = Alerts(self._store, self._registry)
-        reconciler = Reconciler(self._store, self._alerts)
+        reconciler = Reconciler(self._store, self._alerts, self._senders)
         self._jobs = Jobs(
             self._store,
             self._process,

@@ -7,6 +7,7 @@ from typing import Final
 import click
 from rich.text import Text
 
+from tocsin.actors.rounds import DIFFERENCES
 from tocsin.cli.journey import Document, clock
 from tocsin.cli.options import FAILED, with_server
 from tocsin.cli.screen import Screen
@@ -32,21 +33,27 @@ MEANING: Final = {
 
 @click.command()
 @click.option("--repair", is_flag=True, help="Mend what is found; without it nothing is changed.")
+@click.option("--preflight", is_flag=True, help="Look at what is due soon instead, and at what stands in its way.")
 @click.option("--history", type=click.IntRange(1, 1000), metavar="N", help="Show the last N runs instead.")
 @with_server
-async def reconcile(server: Server, screen: Screen, repair: bool, history: int | None) -> int | None:
+async def reconcile(
+    server: Server, screen: Screen, *, repair: bool, preflight: bool, history: int | None
+) -> int | None:
     """Compare Postgres, Redis and the providers, and say in numbers what differs.
 
-    The server does the same by the clock (reconcile.every), one process at a time; while such a run is under way this
-    one waits for it, a little. Ends with 1 when something differs and is not mended.
+    The server does the same by the clock (reconcile.every), one run at a time; while another is under way this one is
+    refused. Ends with 1 when something differs and is not mended.
     """
+    if preflight:
+        _tell_preflight(screen, await server.get("/api/reconciliation/preflight"))
+        return None
     if history is not None:
         await _history(server, screen, history)
         return None
     run = await server.post("/api/reconciliation/runs", {"repair": repair}, limit_s=_RUN_S)
     screen.answer(run)
     _tell(screen, run)
-    return FAILED if any(check["after"] for check in run["checks"].values()) else None
+    return FAILED if _left(run) else None
 
 
 async def _history(server: Server, screen: Screen, most: int) -> None:
@@ -86,8 +93,23 @@ def _tell(screen: Screen, run: Document) -> None:
         screen.tell(f"{run['notJudged']} could merely be late, for Postgres has not heard of everything yet.", "yellow")
     if not run["whole"]:
         screen.tell("There was not time enough for all of it; the next run goes on where this one stopped.", "yellow")
-    if any(check["after"] for check in run["checks"].values()) and not run["repair"]:
+    if _left(run) and not run["repair"]:
         screen.tell("Nothing was changed; --repair mends it.", "dim")
+
+
+def _tell_preflight(screen: Screen, seen: Document) -> None:
+    screen.answer(seen)
+    screen.tell(f"{seen['due']} are due from {clock(seen['from'])} to {clock(seen['to'])} (UTC).")
+    screen.table(["hindered by", ""], [(reason, str(count)) for reason, count in seen["hindered"].items()])
+    if seen["events"]:
+        screen.table(["events most affected", ""], [(each["eventId"], str(each["count"])) for each in seen["events"]])
+    if not seen["whole"]:
+        screen.tell("More is due than was looked at.", "yellow")
+
+
+def _left(run: Document) -> int:
+    """How much of what Postgres and Redis differed in is not mended."""
+    return sum(check["after"] for name, check in run["checks"].items() if name in DIFFERENCES)
 
 
 def _verdict(run: Document) -> Text:

@@ -250,6 +250,9 @@ class ReconcileSettings(Section):
     margin: DurationMs
     keep: DurationMs
     alert_difference: _Count
+    alert_duplicates: _Count
+    preflight_from: DurationMs
+    preflight_to: DurationMs
 
 
 class LimitSettings(Section):

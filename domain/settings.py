@@ -143,6 +143,8 @@ def _check_together(settings: Settings) -> None:
             raise SettingError(f"actors.threads.{name}: there is no such queue; there are {', '.join(QUEUE_THREADS)}")
     if settings.retry.cap < settings.retry.base:
         raise SettingError("retry.cap: it is shorter than retry.base; make it as long at least")
+    if settings.reconcile.preflight_to <= settings.reconcile.preflight_from:
+        raise SettingError("reconcile.preflight_to: it is not later than reconcile.preflight_from; make it later")
     if settings.alerts.webhook_url and not settings.alerts.webhook_secret:
         raise SettingError("alerts.webhook_secret: it is not set, and alerts are not sent unsigned; set it")
     if settings.breaker.cap < settings.breaker.rest:

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Any, Final
 from uuid import UUID
 
+from pydantic import Field
+
+from tocsin.actors.preflight import look_ahead
 from tocsin.actors.reconcile import Reconciler, RunUnderWay
+from tocsin.channels.contract import Sender
+from tocsin.channels.registry import build_senders, context_of
+from tocsin.domain.delivery import Channel, Reason
 from tocsin.domain.errors import NotFound
 from tocsin.http.caller import ADMINS
+from tocsin.http.context import Context
 from tocsin.http.endpoint import Call, Endpoint
 from tocsin.http.idempotency import once
 from tocsin.http.problems import BAD_CURSOR, RECONCILING, Problem
@@ -41,6 +50,18 @@ class AffectedShown(Answer):
     count: int
 
 
+class PreflightShown(Answer):
+    """What is due between two times, how much of it is hindered, by reason, and the events most affected. `whole` is
+    false when more is due than is looked at."""
+
+    from_: Moment = Field(alias="from")
+    to: Moment
+    due: int
+    whole: bool
+    hindered: dict[Reason, int]
+    events: tuple[AffectedShown, ...]
+
+
 class Run(Answer):
     """One run. `whole` is false when its time was over before it had looked at everything; the next goes on."""
 
@@ -61,8 +82,9 @@ class Run(Answer):
     """By kind: missing, stuck, unindexed, events, unrouted, orphans, entries, leftovers, duplicates, ..."""
     worst: tuple[AffectedShown, ...]
     """The events most affected."""
-    preflight: dict[str, Any] | None
-    """What was due soon and what stood in its way."""
+    providers: dict[str, dict[str, int]]
+    """By provider: duplicates, receipts that never came, and how many are uncertain."""
+    preflight: PreflightShown | None
 
 
 class Runs(Listing[Run]):
@@ -75,13 +97,15 @@ async def post_run(call: Call[PostRun | None, NoQuery]) -> Run:
     repair = call.body.repair if call.body else False
 
     async def make() -> dict[str, Any]:
-        try:
-            report = await Reconciler(call.context.store, call.context.alerts).run(call.caller.name, repair=repair)
-        except RunUnderWay as error:
-            raise Problem(RECONCILING, retry_after_s=_RETRY_AFTER_S) from error
+        async with _senders(call.context) as senders:
+            reconciler = Reconciler(call.context.store, call.context.alerts, senders)
+            try:
+                report = await reconciler.run(call.caller.name, repair=repair)
+            except RunUnderWay as error:
+                raise Problem(RECONCILING, retry_after_s=_RETRY_AFTER_S) from error
         return _details(report)
 
-    return Run(**await once(call, make))
+    return _shown(await once(call, make))
 
 
 async def list_runs(call: Call[None, Paging]) -> Runs:
@@ -91,7 +115,7 @@ async def list_runs(call: Call[None, Paging]) -> Runs:
     )
     page, rest = found[: call.query.limit], found[call.query.limit :]
     last = f"{page[-1].started_ms}.{page[-1].id}" if rest else None
-    return Runs(data=tuple(Run(**_details(report)) for report in page), next_cursor=last)
+    return Runs(data=tuple(_shown(_details(report)) for report in page), next_cursor=last)
 
 
 async def get_run(call: Call[None, NoQuery]) -> Run:
@@ -99,7 +123,35 @@ async def get_run(call: Call[None, NoQuery]) -> Run:
     found = await call.context.store.postgres.call(reconciliations.report, call.id("run"))
     if found is None:
         raise NotFound
-    return Run(**_details(found))
+    return _shown(_details(found))
+
+
+async def get_preflight(call: Call[None, NoQuery]) -> PreflightShown:
+    """What is due in `reconcile.preflight_from` to `preflight_to`, and what stands in its way: looked at now."""
+    configured = {channel: carrier.configured for channel, carrier in call.context.carriers.items()}
+    return _preflight_of((await look_ahead(call.context.store, configured)).as_json())
+
+
+@asynccontextmanager
+async def _senders(context: Context) -> AsyncIterator[dict[Channel, Sender]]:
+    """The providers, to be asked what they have; nothing is sent from here."""
+    senders = build_senders(context.settings, context_of(context.settings, sandbox=context.outbox is not None))
+    try:
+        yield senders
+    finally:
+        for sender in senders.values():
+            await sender.close()
+
+
+def _preflight_of(kept: Mapping[str, Any]) -> PreflightShown:
+    return PreflightShown(
+        from_=kept["from"],
+        to=kept["to"],
+        due=kept["due"],
+        whole=kept["whole"],
+        hindered=kept["hindered"],
+        events=tuple(AffectedShown(event_id=each["event"], count=each["count"]) for each in kept["events"]),
+    )
 
 
 def _place(cursor: str | None) -> tuple[int, UUID] | None:
@@ -112,6 +164,11 @@ def _place(cursor: str | None) -> tuple[int, UUID] | None:
     except ValueError:
         pass
     raise Problem(BAD_CURSOR, field="cursor")
+
+
+def _shown(details: dict[str, Any]) -> Run:
+    preflight = details["preflight"]
+    return Run(**details | {"preflight": _preflight_of(preflight) if preflight else None})
 
 
 def _details(report: Report) -> dict[str, Any]:
@@ -137,6 +194,7 @@ def _details(report: Report) -> dict[str, Any]:
             for name, check in report.checks.items()
         },
         "worst": [{"event_id": each.event, "count": each.count} for each in report.worst],
+        "providers": report.providers,
         "preflight": report.preflight,
     }
 
@@ -178,5 +236,14 @@ ENDPOINTS: Final = (
         tag=_TAG,
         who=ADMINS,
         answer=Run,
+    ),
+    Endpoint(
+        method="GET",
+        path="/api/reconciliation/preflight",
+        handler=get_preflight,
+        summary="What is due soon, and what stands in its way",
+        tag=_TAG,
+        who=ADMINS,
+        answer=PreflightShown,
     ),
 )

@@ -141,6 +141,16 @@ def unfinished_events(
     return [(_event(row), recipients_of(row.recipients)) for row in rows]
 
 
+def still_unfinished(events: Sequence[UUID]) -> set[UUID]:
+    """Of events those whose fan-out is not finished, and that were not withdrawn."""
+    query = models.Event.select(models.Event.id).where(
+        models.Event.id.in_(list(events)),
+        models.Event.status.in_(list(_UNFINISHED)),
+        models.Event.cancelled_at.is_null(),
+    )
+    return {row.id for row in query}
+
+
 def contents(events: Sequence[UUID]) -> dict[UUID, Event]:
     """The events that are stored as accepted, by id."""
     query = models.Event.select().where(models.Event.id.in_(list(events)), models.Event.accepted_at.is_null(False))

@@ -44,6 +44,14 @@ select distinct event.id from deliveries delivery join events event on event.id 
 where delivery.id = any(%s::uuid[]) and event.cancelled_at is not null
 """
 
+_UNWANTED: Final = """
+select delivery.id::text, case when event.cancelled_at is not null then 'cancelled' else 'read' end
+from deliveries delivery
+left join notifications note on note.id = delivery.notification_id
+left join events event on event.id = delivery.event_id
+where delivery.id = any(%s::uuid[]) and (event.cancelled_at is not null or note.read_at is not null)
+"""
+
 # What Postgres refused to store may be what ended a delivery: nobody can say that it is still open.
 _REFUSED: Final = """
 select wanted from unnest(%s) as wanted
@@ -121,6 +129,13 @@ def cancelled_events(deliveries: Sequence[str]) -> list[UUID]:
     with cursor() as query:
         query.execute(_CANCELLED, (list(deliveries),))
         return [UUID(str(event)) for (event,) in query.fetchall()]
+
+
+def unwanted(deliveries: Sequence[str]) -> dict[str, str]:
+    """Of deliveries those that were read or withdrawn, with that for a reason."""
+    with cursor() as query:
+        query.execute(_UNWANTED, (list(deliveries),))
+        return dict(query.fetchall())
 
 
 def refused(identifiers: Iterable[str]) -> set[str]:

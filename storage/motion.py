@@ -11,6 +11,9 @@ from tocsin.storage.redis import told
 from tocsin.storage.scripts import MOST_ITEMS, Scripts
 
 _is_step: Final = re.compile(r"([0-9a-f-]{36}):(\d+)").fullmatch
+_SCANNED: Final = 500
+_KEPT_MS: Final = 86_400_000
+"""How long the content of an event is kept of which nobody said how long."""
 _WAITING: Final = frozenset("WQR")
 
 
@@ -31,6 +34,7 @@ class SeenStep:
     channel: str
     scheduled: bool
     waits: bool
+    time_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +97,18 @@ class Motion:
         found = zip(notifications, texts, strict=True)
         return {note: _flight(note, text) for note, text in found if text is not None}
 
+    async def due_between(self, from_ms: int, to_ms: int, most: int) -> list[str]:
+        """The notifications of which something is to start in a span of time; up to `most`."""
+        notes: dict[str, None] = {}
+        for index in self.indexes:
+            with told():
+                entries = await self._client.zrangebyscore(index, from_ms, to_ms, start=0, num=most)
+            if index == self._keys.due:
+                notes |= dict.fromkeys(entry[2:] for entry in entries if entry.startswith("n:"))
+            else:
+                notes |= dict.fromkeys(named[0] for named in map(step_of, entries) if named)
+        return list(notes)[:most]
+
     async def exist(self, entries: Sequence[str]) -> list[bool]:
         """Whether what entries of `due` stand for is there: "e:<event>" or "c:<event>:<chunk>"."""
         with told():
@@ -101,6 +117,25 @@ class Motion:
                     kind, _, name = entry.partition(":")
                     pipeline.exists(self._keys.event(name) if kind == "e" else self._keys.chunk(*name.split(":")[:2]))
                 return [bool(answer) for answer in await pipeline.execute()]
+
+    async def scan(self, cursor: int) -> tuple[int, list[tuple[str, str]]]:
+        """Some keys, each as its kind and the rest of its name, and where to go on; 0 begins and ends."""
+        with told():
+            cursor, names = await self._client.scan(cursor, match=f"{self._keys.namespace}:[cefr]*", count=_SCANNED)
+        found = (name[len(self._keys.namespace) + 1 :].partition(":") for name in names)
+        return int(cursor), [(kind, rest) for kind, _, rest in found]
+
+    async def in_bucket(self, bucket: str) -> list[str]:
+        """The notifications whose flights lie in a bucket."""
+        with told():
+            fields = await self._client.hkeys(f"{self._keys.namespace}:flight:{bucket}")
+        return [f"{bucket}-{field}" for field in fields]
+
+    async def tidy(self, names: Sequence[tuple[str, str, bool]], *, mend: bool) -> list[str]:
+        """What is to be said of keys of events (at most 100), each given as its kind, the rest of its name, and whether
+        it may go: see tidy.lua."""
+        arguments = [part for kind, name, may_go in names for part in (kind, name, "1" if may_go else "0")]
+        return [str(text) for text in await self._scripts.run("tidy", "1" if mend else "0", _KEPT_MS, *arguments)]
 
     async def drop(self, droppings: Sequence[Dropping]) -> list[bool]:
         """Takes out what is still as it was seen; answers for each whether it was."""
@@ -127,5 +162,5 @@ def _flight(notification: str, text: str) -> SeenFlight:
         user,
         event,
         text,
-        tuple(SeenStep(int(step[0]), step[1], step[2] == "W", step[2] in _WAITING) for step in steps),
+        tuple(SeenStep(int(step[0]), step[1], step[2] == "W", step[2] in _WAITING, int(step[4])) for step in steps),
     )

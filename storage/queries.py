@@ -24,6 +24,7 @@ from tocsin.storage.event_queries import (
     event_row,
     given_inline,
     recent_events,
+    still_unfinished,
     unfinished_events,
     waiting_notifications,
 )
@@ -64,6 +65,7 @@ __all__ = [
     "read_now",
     "read_times",
     "recent_events",
+    "still_unfinished",
     "unfinished_events",
     "unread_count",
     "unread_ids",

@@ -11,11 +11,11 @@ from tocsin.storage.moments import ms_of
 
 _COLUMNS: Final = (
     "id, started_at, ended_at, started_by, repair, whole, ledger, actual, difference, not_judged, in_sync, checks,"
-    " worst, preflight"
+    " worst, providers, preflight"
 )
 _STORE: Final = f"""
 insert into reconciliations ({_COLUMNS})
-values (%s, tocsin_time(%s), tocsin_time(%s), %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+values (%s, tocsin_time(%s), tocsin_time(%s), %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
 """  # noqa: S608  # made of constants
 _KEEP_PLACE: Final = """
 insert into reconciliation_place (place) values (%s) on conflict (one) do update set place = excluded.place
@@ -68,6 +68,8 @@ class Report:
     in_sync: bool
     checks: Mapping[str, Check]
     worst: Sequence[Affected]
+    providers: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """What was counted at each provider."""
     preflight: Mapping[str, Any] | None = None
 
 
@@ -89,7 +91,8 @@ def store(report: Report, place: Place, *, keep_ms: int) -> None:
             (
                 *(str(report.id), report.started_ms, report.ended_ms, report.by, report.repair, report.whole),
                 *(report.ledger, report.actual, report.difference, report.not_judged, report.in_sync),
-                *(json.dumps(checks), json.dumps(worst), json.dumps(report.preflight) if report.preflight else None),
+                *(json.dumps(checks), json.dumps(worst), json.dumps(report.providers)),
+                json.dumps(report.preflight) if report.preflight else None,
             ),
         )
         query.execute(_KEEP_PLACE, (json.dumps({"cursors": place.cursors, "suspects": place.suspects}),))
@@ -129,7 +132,7 @@ def reports(limit: int, before: tuple[int, UUID] | None = None) -> list[Report]:
 
 
 def _report(row: Sequence[Any]) -> Report:
-    identifier, started, ended, by, repair, whole, *figures, in_sync, checks, worst, preflight = row
+    identifier, started, ended, by, repair, whole, *figures, in_sync, checks, worst, providers, preflight = row
     started_ms, ended_ms = ms_of(started), ms_of(ended)
     ledger, actual, difference, not_judged = figures
     return Report(
@@ -146,5 +149,6 @@ def _report(row: Sequence[Any]) -> Report:
         in_sync=in_sync,
         checks={name: Check(**check) for name, check in checks.items()},
         worst=[Affected(**each) for each in worst],
+        providers=providers,
         preflight=preflight,
     )

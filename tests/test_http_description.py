@@ -59,8 +59,10 @@ def listening(settings: Settings, redis_url: str, postgres_url: str) -> Iterator
             await stop.wait()
             server.should_exit = True
             await running
-            draining.cancel()
-            await asyncio.wait([draining])
+            while not draining.done():
+                # More than once: a cancellation that meets an answer of Redis in the same step is lost in the client.
+                draining.cancel()
+                await asyncio.wait([draining], timeout=0.2)
 
     thread = threading.Thread(target=lambda: loop.run_until_complete(run()))
     thread.start()

@@ -38,7 +38,7 @@ class Scene:
     def __init__(self, store: Store) -> None:
         self.store = store
         self.registry = CollectorRegistry()
-        self.reconciler = Reconciler(store, Alerts(store, self.registry))
+        self.reconciler = Reconciler(store, Alerts(store, self.registry), {})
         self.persister = Persister(store, "tests")
         self.redis: Any = store._client
         self.keys = store._keys

@@ -4,6 +4,9 @@
 --   'entry', a key of the index, a member, '': one that stands for no step that waits there.
 -- Answers '1' or '0' for each.
 
+if is_lost() then
+  return refuse()
+end
 free_first()
 local answers = {}
 

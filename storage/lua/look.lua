@@ -3,6 +3,9 @@
 -- ARGV: namespace, '1' to mend, then for each notification: id, its steps as "2,3" or ''.
 -- Answers for what is wrong "missing|id|step" and "unindexed|id|step".
 
+if is_lost() then
+  return refuse()
+end
 local mend = ARGV[2] == '1'
 local answers = {}
 

@@ -1,47 +1,85 @@
--- Looks after the journal's consumer group: takes persisters that hold nothing off its list, and delivers anew what
--- nobody holds though it counts as delivered. In one step: one that takes entries in between would lose them for good.
--- ARGV: namespace, consumer group, for how long one has been idle (ms), whose name goes (or '' for all).
--- Answers how many names went.
+-- Looks at keys of events: is an event that is not fully fanned out, or a chunk of it, in `due` (I2), and is there a key
+-- that nothing would remove? What fell out of `due` is entered again where that is asked for: Redis alone says so.
+-- ARGV: namespace, '1' to mend, keep_ms, then for each: kind ('event', 'chunk' or 'recipients'), the rest of its name,
+--       '1' when what nothing would remove may go.
+-- Answers for each: 'ok'; 'absent'; 'stalled' (not in `due`; entered when mending); 'lost' (what is left to do of it
+-- is gone); 'left' (nothing would remove it) or 'removed'.
 
-local key, group, idle, only = ns .. ':facts', ARGV[2], tonumber(ARGV[3]), ARGV[4]
+if is_lost() then
+  return refuse()
+end
+local mend, keep = ARGV[2] == '1', ARGV[3]
+local answers = {}
 
-local function named(list)
-  local found = {}
-  for position = 1, #list, 2 do
-    found[list[position]] = list[position + 1]
+local function enter(entry)
+  if mend then
+    redis.call('ZADD', ns .. ':due', int(now), entry)
   end
-  return found
+  return 'stalled'
 end
 
-local function order(id)
-  local milliseconds, sequence = string.match(id, '^(%d+)-(%d+)$')
-  return tonumber(milliseconds), tonumber(sequence)
+local function is_due(entry)
+  return redis.call('ZSCORE', ns .. ':due', entry)
 end
 
-local consumers = redis.pcall('XINFO', 'CONSUMERS', key, group)
-if consumers.err then
-  return 0 -- no journal, or no group yet
-end
-local gone = 0
-for _, each in ipairs(consumers) do
-  local known = named(each)
-  if known.pending == 0 and known.idle >= idle and (only == '' or only == known.name) then
-    redis.call('XGROUP', 'DELCONSUMER', key, group, known.name)
-    gone = gone + 1
-  end
-end
-
-local first = redis.call('XRANGE', key, '-', '+', 'COUNT', 1)[1]
-if first and #redis.call('XPENDING', key, group, first[1], first[1], 1) == 0 then
-  for _, each in ipairs(redis.call('XINFO', 'GROUPS', key)) do
-    local known = named(each)
-    if known.name == group then
-      local first_ms, first_number = order(first[1])
-      local last_ms, last_number = order(known['last-delivered-id'])
-      if first_ms < last_ms or (first_ms == last_ms and first_number <= last_number) then
-        redis.call('XGROUP', 'SETID', key, group, '0')
+-- Its open chunks are looked for from the last one on, where most of them are.
+local function look_at_chunks(event, chunks)
+  local found, open, answer = 0, open_chunks(event), 'ok'
+  for number = chunks - 1, 0, -1 do
+    if found == open then
+      break
+    end
+    local name = event .. ':' .. int(number)
+    if redis.call('EXISTS', ns .. ':chunk:' .. name) == 1 then
+      found = found + 1
+      if not is_due('c:' .. name) then
+        answer = enter('c:' .. name)
       end
     end
   end
+  return found == 0 and 'lost' or answer
 end
-return gone
+
+local function look_at_event(event, may_go)
+  local key = event_key(event)
+  local state = redis.call('HMGET', key, 'cursor', 'fanned', 'chunks', 'routed')
+  if not state[1] then
+    return redis.call('EXISTS', key) == 0 and 'absent' or 'ok'
+  elseif redis.call('PTTL', key) > 0 then
+    return 'ok'
+  elseif state[2] == '0' then
+    if redis.call('EXISTS', ns .. ':recipients:' .. event) == 0 then
+      return 'lost'
+    end
+    return is_due('e:' .. event) and 'ok' or enter('e:' .. event)
+  elseif state[3] ~= state[4] then
+    return look_at_chunks(event, tonumber(state[3]))
+  end
+  if may_go and mend then
+    redis.call('PEXPIRE', key, keep)
+    return 'removed'
+  end
+  return 'left'
+end
+
+-- A chunk or the recipients of an event that does not need them any more.
+local function look_at_rest(kind, name, may_go)
+  local key = ns .. ':' .. kind .. ':' .. name
+  local event = string.match(name, '^[^:]*')
+  local fanned = redis.call('HGET', event_key(event), 'fanned')
+  local wanted = fanned and (kind == 'chunk' or fanned == '0')
+  if wanted or redis.call('PTTL', key) ~= -1 then
+    return 'ok'
+  elseif may_go and mend then
+    redis.call('DEL', key)
+    redis.call('ZREM', ns .. ':due', (kind == 'chunk' and 'c:' or 'e:') .. name)
+    return 'removed'
+  end
+  return 'left'
+end
+
+for position = 4, #ARGV, 3 do
+  local kind, name, may_go = ARGV[position], ARGV[position + 1], ARGV[position + 2] == '1'
+  table.insert(answers, kind == 'event' and look_at_event(name, may_go) or look_at_rest(kind, name, may_go))
+end
+return answers

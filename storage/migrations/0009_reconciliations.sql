@@ -13,6 +13,7 @@ create table reconciliations (
   in_sync boolean not null,
   checks jsonb not null,
   worst jsonb not null,
+  providers jsonb not null,
   preflight jsonb
 );
 comment on table reconciliations is 'Postgres against Redis against the providers: what was found, mended and left, run by run.';
@@ -26,3 +27,6 @@ create table reconciliation_place (
 
 -- Events whose fan-out ended, in the order in which it did: each is counted once against its recipients.
 create index events_completed on events (completed_at, id) where status = 'COMPLETED';
+
+-- The few SMS that were sent and never confirmed, by when they were sent.
+create index deliveries_unconfirmed on deliveries (sent_at) where channel = 'SMS' and status = 'SENT';
