@@ -8,10 +8,10 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench docs lock clean
+.PHONY: help run test check bench torture docs lock clean
 
 help: ## print this
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(READY) ## start everything, with a sandbox in place of the providers
 	@exec $(BIN)/tocsin serve --sandbox
@@ -27,6 +27,9 @@ check: $(READY) ## lint, formatting, types, and the rules of the house
 
 bench: $(READY) ## measure each stage beside its limit
 	$(BIN)/python bench/run.py
+
+torture: $(READY) ## run everything under faults for half an hour, and check what came of it
+	$(BIN)/python -m tests.torture.run
 
 docs: $(READY) ## make docs/settings.md from settings.toml
 	$(BIN)/python docs/settings_page.py

@@ -1,0 +1,173 @@
+"""What is there at the end of a run: Postgres's rows and Redis's keys, beside what was noted down."""
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg2
+import redis
+
+from tests.torture.ledger import Call, Ledger, now_ms
+from tests.torture.world import FAR_MS
+
+History = dict[str, dict[str, Any]]
+RESENT = frozenset({"EMAIL", "PUSH"})
+"""Channels whose unknown outcomes are sent again; SMS is held (settings.toml, `on_uncertain`)."""
+OPEN = frozenset({"SCHEDULED", "QUEUED", "RETRYING", "SENDING"})
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One row."""
+
+    id: str
+    notification: str
+    event: str
+    user: str
+    channel: str
+    step: int
+    status: str
+    reason: str | None
+    scheduled_ms: int
+    provider_id: str | None
+    history: History
+
+    def at(self, attempt: int, status: str) -> int | None:
+        """When an attempt came to a status, at the earliest."""
+        prefix = f"{attempt}:{status}"
+        times = [
+            fact["at"] for place, fact in self.history.items() if place == prefix or place.startswith(f"{prefix}:")
+        ]
+        return min(times) if times else None
+
+    @property
+    def attempts(self) -> list[int]:
+        return sorted({int(place.split(":")[0]) for place in self.history})
+
+    @property
+    def uncertain(self) -> set[int]:
+        """The attempts whose outcome was unknown for a time or for good."""
+        return {number for number in self.attempts if self.at(number, "UNCERTAIN") is not None}
+
+    def is_far(self, at_ms: int) -> bool:
+        """Whether its time is so far off that nobody waits for it."""
+        return self.status == "SCHEDULED" and self.scheduled_ms > at_ms + FAR_MS / 2
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEvent:
+    """One row."""
+
+    id: str
+    status: str
+    type: str
+    steps: int
+    mandatory: bool
+    cancelled: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A key of Redis; `ttl_ms` -1 without one."""
+
+    name: str
+    type: str
+    ttl_ms: int
+    size: int
+
+
+@dataclass(slots=True)
+class Evidence:
+    """Everything that is checked."""
+
+    ledger: Ledger
+    at_ms: int
+    events: dict[str, StoredEvent] = field(default_factory=dict)
+    notifications: dict[str, int] = field(default_factory=dict)
+    """How many each event has."""
+    deliveries: dict[str, Delivery] = field(default_factory=dict)
+    bad_facts: list[str] = field(default_factory=list)
+    keys: list[Key] = field(default_factory=list)
+    facts: int = 0
+    due: dict[str, float] = field(default_factory=dict)
+    in_channels: dict[str, float] = field(default_factory=dict)
+    """Members of every due:<channel>, with their times."""
+    flights: dict[str, str] = field(default_factory=dict)
+    api_counts: dict[str, dict[str, int]] = field(default_factory=dict)
+    """What the API says of some events: deliveries by status."""
+    postgres_away: list[tuple[int, int]] = field(default_factory=list)
+    _calls: dict[str, list[Call]] = field(default_factory=lambda: defaultdict(list))
+
+    def calls_of(self, delivery: str) -> list[Call]:
+        """What was brought to providers of a delivery, in its order."""
+        if not self._calls:
+            for call in self.ledger.calls:
+                self._calls[call.delivery].append(call)
+        return self._calls.get(delivery, [])
+
+    def emptied_after(self, at_ms: int) -> int | None:
+        """When Redis was next emptied."""
+        times = [
+            fault.until_ms for fault in self.ledger.faults if fault.kind == "empty_redis" and fault.until_ms >= at_ms
+        ]
+        return min(times) if times else None
+
+    def only_in_redis(self, at_ms: int) -> bool:
+        """Whether what was answered then was in Redis alone when Redis was emptied: Postgres was away, and had not
+        long been back. Nothing but that Redis had it."""
+        emptied_ms = self.emptied_after(at_ms)
+        return emptied_ms is not None and any(
+            since <= at_ms <= until + 5_000 and emptied_ms <= until + 20_000 for since, until in self.postgres_away
+        )
+
+
+_DELIVERIES = """
+select id::text, notification_id::text, event_id::text, user_id, channel, step, status, reason,
+  coalesce((extract(epoch from scheduled_for) * 1000)::bigint, 0), provider_id, history from deliveries
+"""
+_EVENTS = """
+select id::text, status, type, coalesce(jsonb_array_length(steps), 0), coalesce(mandatory, false),
+  cancelled_at is not null from events where accepted_at is not null
+"""
+
+
+def gather(ledger: Ledger, postgres_url: str, client: redis.Redis) -> Evidence:
+    """Reads both stores. To be called when nothing moves."""
+    evidence = Evidence(ledger, now_ms())
+    evidence.postgres_away = [(fault.at_ms, fault.until_ms) for fault in ledger.faults if fault.target == "postgres"]
+    _read_postgres(evidence, postgres_url)
+    _read_redis(evidence, client)
+    return evidence
+
+
+def _read_postgres(evidence: Evidence, url: str) -> None:
+    connection = psycopg2.connect(url)
+    try:
+        with connection, connection.cursor() as query:
+            query.execute(_EVENTS)
+            evidence.events = {row[0]: StoredEvent(*row) for row in query}
+            query.execute("select event_id::text, count(*) from notifications group by 1")
+            evidence.notifications = dict(query.fetchall())
+            query.execute("select entry_id || ': ' || why from bad_facts")
+            evidence.bad_facts = [row[0] for row in query]
+        with connection, connection.cursor("deliveries") as query:
+            query.itersize = 5_000
+            query.execute(_DELIVERIES)
+            evidence.deliveries = {row[0]: Delivery(*row) for row in query}
+    finally:
+        connection.close()
+
+
+def _read_redis(evidence: Evidence, client: redis.Redis) -> None:
+    sizes = {"list": client.llen, "hash": client.hlen, "zset": client.zcard, "set": client.scard, "stream": client.xlen}
+    for name in client.scan_iter(count=1000):
+        kind = client.type(name)
+        evidence.keys.append(Key(name, kind, client.pttl(name), sizes.get(kind, client.strlen)(name)))
+        if name.startswith("tocsin:due:"):
+            evidence.in_channels |= dict(client.zrange(name, 0, -1, withscores=True))
+        elif name == "tocsin:due":
+            evidence.due = dict(client.zrange(name, 0, -1, withscores=True))
+        elif name.startswith("tocsin:flight:"):
+            start = name.removeprefix("tocsin:flight:")
+            evidence.flights |= {f"{start}-{field}": text for field, text in client.hgetall(name).items()}
+    evidence.facts = client.xlen("tocsin:facts")

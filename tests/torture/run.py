@@ -1,0 +1,123 @@
+"""`make torture`: runs the program under faults, waits for quiet, checks. Exit status 1 when anything was wrong."""
+
+import asyncio
+import os
+import random
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from loguru import logger
+from rich.console import Console
+
+from tests.torture import report
+from tests.torture.check import Check, check_all
+from tests.torture.driver import Driver
+from tests.torture.evidence import Evidence, gather
+from tests.torture.faults import Faults, schedule
+from tests.torture.ledger import Ledger
+from tests.torture.options import Options, options_of
+from tests.torture.quiet import quiet
+from tests.torture.world import World
+
+_ASKED_OF_API = 100
+
+
+async def torture(options: Options, folder: Path, console: Console) -> bool:
+    """Whether everything held."""
+    ledger = Ledger()
+    world = World(folder, options, ledger)
+    driver = Driver(world)
+    began = time.monotonic()
+    try:
+        await world.open()
+        await driver.people()
+        console.print(f"seed {options.seed}: started in {time.monotonic() - began:.0f} s, in {folder}")
+        faults = schedule(options.seed, options.seconds, options.fault_every_s, options.without)
+        await asyncio.gather(driver.run(options.seconds), Faults(world).run(faults), _progress(world, driver, console))
+        for mood in world.moods.values():
+            mood.calm()
+        took_s, moving = await quiet(world, options.quiet_s)
+        evidence = await asyncio.to_thread(gather, ledger, world.postgres_url, world.redis)
+        await _ask_api(driver, evidence)
+    finally:
+        await world.close()
+        await driver.close()
+    checks = [*check_all(evidence), _ran(ledger, moving)]
+    figures = _figures(options, evidence, took_s, moving)
+    report.show(console, figures, checks, evidence)
+    if options.report:
+        report.write(options.report, figures, checks, ledger.faults)
+    return not any(check.wrong for check in checks)
+
+
+async def _progress(world: World, driver: Driver, console: Console) -> None:
+    """A line a minute."""
+    start = time.monotonic()
+    while (left := world.options.seconds - (time.monotonic() - start)) > 0:
+        await asyncio.sleep(min(60.0, left))
+        ledger = world.ledger
+        console.print(
+            f"{time.monotonic() - start:5.0f} s  {driver.asked} deliveries asked for, {len(ledger.calls)} calls of "
+            f"providers, {len(ledger.faults)} faults, {len(ledger.trouble)} troubles"
+        )
+
+
+async def _ask_api(driver: Driver, evidence: Evidence) -> None:
+    events = list(evidence.events)
+    for event in random.Random(0).sample(events, min(_ASKED_OF_API, len(events))):
+        answer = await driver.counts(event)
+        if answer is not None:
+            evidence.api_counts[event] = answer["counts"]["deliveries"]
+
+
+def _ran(ledger: Ledger, moving: str) -> Check:
+    """Processes stop when they are told to, and only then; everything comes to an end."""
+    check = Check("processes run, stop when told, and come to an end", "processes", len(ledger.faults))
+    check.wrong += [("", trouble) for trouble in ledger.trouble]
+    check.wrong += [("", f"not quiet in time: {moving}")] if moving else []
+    return check
+
+
+def _figures(options: Options, evidence: Evidence, took_s: float, moving: str) -> dict[str, Any]:
+    ledger = evidence.ledger
+    statuses = Counter(delivery.status for delivery in evidence.deliveries.values())
+    return {
+        "seed": options.seed,
+        "seconds": options.seconds,
+        "quiet after": f"{took_s:.0f} s" + (f" (still {moving})" if moving else ""),
+        "faults": len(ledger.faults),
+        "events": len(ledger.accepted),
+        "of them in Redis alone at first": sum(e.durability == "redis" for e in ledger.accepted.values()),
+        "deliveries": len(evidence.deliveries),
+        "statuses": ", ".join(f"{status} {count}" for status, count in statuses.most_common()),
+        "calls of providers": len(ledger.calls),
+        "taken by providers": sum(call.accepted_ms is not None for call in ledger.calls),
+        "reads": len(ledger.reads),
+        "cancels": len(ledger.cancels),
+        "opt-outs": len(ledger.opt_outs),
+        "receipts": len(ledger.receipts),
+        "not done": ", ".join(f"{what} × {count}" for what, count in ledger.refused.items()) or "none",
+    }
+
+
+def main() -> int:
+    """0 when everything held."""
+    logger.remove()
+    options = options_of(os.environ)
+    folder = options.folder or Path(tempfile.mkdtemp(prefix="torture-"))
+    folder.mkdir(parents=True, exist_ok=True)
+    console = Console(width=max(120, Console().width))
+    held = asyncio.run(torture(options, folder, console))
+    console.print(f"seed {options.seed}: {'everything held' if held else f'NOT everything held; logs are in {folder}'}")
+    if held and options.folder is None:
+        shutil.rmtree(folder, ignore_errors=True)
+    return 0 if held else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
