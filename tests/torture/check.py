@@ -314,6 +314,7 @@ def _event_of(evidence: Evidence, delivery: str) -> bool:
 _KEPT: Sequence[str] = (
     "tocsin:facts",  # the journal; I3 says that it is empty
     "tocsin:epoch",
+    "tocsin:last_fact",
     "tocsin:optouts",
     "tocsin:people_mirrored",
     "tocsin:processes",
