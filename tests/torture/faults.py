@@ -36,7 +36,6 @@ WEIGHTS = {
     "provider_limits": 2,
 }
 _LONGEST_S = {"freeze": (LEASE_S + 1, LEASE_S + 5), "skew": (15, 40), "stop_postgres": (1, 12), "provider": (3, 12)}
-_EXIT_MARGIN_S = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +137,7 @@ class Faults:
         """SIGTERM; one that has not ended in its time is noted and killed."""
         member.signal(signal.SIGTERM)
         began_ms = now_ms()
-        if not await self._ended(member, SHUTDOWN_S + _EXIT_MARGIN_S):
+        if not await self._ended(member, SHUTDOWN_S + self._world.margin_s):
             self._ledger.trouble.append(f"{member.name} did not end within {SHUTDOWN_S} s of SIGTERM: {member.said()}")
             member.signal(signal.SIGKILL)
             await self._ended(member, 5)

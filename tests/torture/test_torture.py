@@ -18,7 +18,6 @@ def test_nothing_is_lost_and_nothing_comes_twice_while_everything_falls_over(tmp
         "TORTURE_SECONDS": str(SECONDS),
         "TORTURE_RATE": "30",
         "TORTURE_QUIET": "90",
-        "TORTURE_WITHOUT": "empty",
         "TORTURE_FOLDER": str(tmp_path),
         "TORTURE_REPORT": str(tmp_path / "report.json"),
     }

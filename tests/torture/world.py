@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -110,6 +111,8 @@ class World:
         self.doors = [f"http://127.0.0.1:{port}" for port in self.ports]
         self.members: list[Member] = []
         self._watching: asyncio.Task[None] | None = None
+        self.margin_s = 3.0
+        """What a process may take to end beyond its set time: more where starting was slow, for the machine is."""
         self.redis_busy = self.postgres_busy = False
 
     async def open(self) -> None:
@@ -129,7 +132,9 @@ class World:
         ]
         for member in self.members:
             member.start()
+        began = time.monotonic()
         await asyncio.gather(*(asyncio.to_thread(member.ready, _START_S) for member in self.members))
+        self.margin_s = max(3.0, (time.monotonic() - began) / 2)
         self._watching = asyncio.create_task(self._watch())
 
     async def close(self) -> None:
@@ -141,7 +146,7 @@ class World:
                 member.signal(signal.SIGTERM)
         for member in self.members:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                await asyncio.to_thread(member.wait, 20)
+                await asyncio.to_thread(member.wait, SHUTDOWN_S + self.margin_s)
             if member.runs:
                 self.ledger.trouble.append(f"{member.name} did not end at SIGTERM")
                 member.kill()
