@@ -60,6 +60,8 @@ def environ(sandbox: Sandbox, redis_url: str, postgres_url: str) -> dict[str, st
         TOCSIN_SMS__TWILIO__TIMEOUT="1s",
         TOCSIN_PUSH__FCM__TIMEOUT="1s",
         TOCSIN_RETRY__BASE="100ms",
+        TOCSIN_BREAKER__REST="500ms",
+        TOCSIN_BREAKER__CAP="1s",
     )
     # Twilio is told our delivery's id by the address of its receipts.
     return given | {"TOCSIN_HTTP__PUBLIC_URL": f"http://127.0.0.1:{given['TOCSIN_HTTP__PORT']}"}
