@@ -25,6 +25,9 @@ _CURSOR: Final = "open"
 _MOST_LOST: Final = 5_000
 """How many one run puts back; the next goes on."""
 _SHARE: Final = 0.5
+_REPLAYED_LATELY_MS: Final = 30_000
+"""Longer than from the first look at a delivery to the last: what was replayed in between was not there at the first,
+and may be over by the last."""
 
 
 async def find_missing(round_: Round) -> None:
@@ -112,7 +115,11 @@ def put_back(deliveries: Sequence[str], lease_ms: int, restore: Restore | None) 
 
 
 def _put_back(deliveries: Sequence[str], lease_ms: int, restore: Restore | None) -> list[Judged]:
-    rows = [row for row in ledger.locked(deliveries, lease_ms=lease_ms) if row.is_open]
+    rows = [
+        row
+        for row in ledger.locked(deliveries, lease_ms=lease_ms)
+        if row.is_open and row.now_ms - row.replayed_ms > _REPLAYED_LATELY_MS
+    ]
     doubted = ledger.refused([str(row.notification) for row in rows])
     good = [row for row in rows if row.is_sendable and str(row.notification) not in doubted]
     answers = ["open"] * len(good)

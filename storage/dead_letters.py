@@ -16,12 +16,14 @@ from tocsin.storage.id_ranges import first_of, of_event
 
 _MOST_CAUSES: Final = 200
 
-# Both kinds in the same columns, so that one list and one count serve both.
+# Both kinds in the same columns, so that one list and one count serve both. Nearly always the attempts that were made
+# are all there are, and then the last one's end is found without a look at the whole history.
 _LETTERS: Final = """
 select delivery.id, 'DELIVERY' as kind, delivery.event_id, event.type, delivery.notification_id, delivery.user_id,
   delivery.channel, delivery.provider, delivery.status, delivery.reason, delivery.error_code as code,
   delivery.error_message as message, delivery.attempt_count,
-  (select max((fact ->> 'at')::bigint) from jsonb_each(delivery.history) as told (place, fact)) as failed_ms,
+  coalesce((delivery.history -> (delivery.attempt_count || ':' || delivery.status) ->> 'at')::bigint,
+    (select max((fact ->> 'at')::bigint) from jsonb_each(delivery.history) as told (place, fact))) as failed_ms,
   (extract(epoch from discard.at) * 1000)::bigint as discarded_ms, discard.by as discarded_by,
   discard.reason as discard_reason
 from deliveries delivery

@@ -10,7 +10,7 @@ from itertools import groupby
 from typing import Any, Final
 from uuid import UUID
 
-from tocsin.domain.delivery import OPEN, Channel, Status, shown_attempt
+from tocsin.domain.delivery import OPEN, Channel, Reason, Status, key, shown_attempt
 from tocsin.domain.plan import Priority
 from tocsin.storage.database import cursor
 from tocsin.storage.flights import OpenFlight, OpenStep
@@ -86,6 +86,8 @@ class LockedDelivery:
     read_ms: int
     critical: bool
     cancelled: bool
+    replayed_ms: int
+    """When somebody replayed it, if it waits because of that, else 0."""
     now_ms: int
 
     @property
@@ -166,6 +168,8 @@ def _delivery(row: Sequence[Any], lease_ms: int) -> LockedDelivery:
         row
     )
     scheduled, queued, retrying, began = map(ms_of, times)
+    attempt, standing = shown_attempt(history)
+    told = history[key(attempt, standing)]
     time_ms = {
         Status.SCHEDULED: scheduled,
         Status.QUEUED: queued,
@@ -180,10 +184,11 @@ def _delivery(row: Sequence[Any], lease_ms: int) -> LockedDelivery:
         step=step,
         channel=Channel(channel),
         status=Status(status),
-        attempt=shown_attempt(history)[0],
+        attempt=attempt,
         time_ms=time_ms.get(Status(status)) or now_ms,
         read_ms=ms_of(read) or 0,
         critical=priority == Priority.CRITICAL,
         cancelled=bool(cancelled),
+        replayed_ms=told["at"] if told.get("reason") == Reason.REPLAYED else 0,
         now_ms=now_ms,
     )

@@ -180,6 +180,15 @@ def test_an_id_is_found_whatever_it_is_of(page: Browser, api: httpx.Client) -> N
         page.wait("document.querySelector('h1')?.innerText === 'To be found'")
 
 
+def test_what_was_given_up_is_shown_by_cause(page: Browser, api: httpx.Client) -> None:
+    event = posted(api, recipients=[{"id": "letters", "phone": "+15005550001"}], channels=["SMS"])
+    (note,) = [each["id"] for each in event["notifications"]]
+    show(page, "#/letters")
+    page.wait("document.querySelector('h1')?.innerText === 'Dead letters'")
+    page.wait(f"document.querySelector('main a[href=\"#/notifications/{note}\"]')")
+    page.wait("document.querySelector('table').innerText.includes('21211')")
+
+
 def test_what_does_not_exist_is_said_to_be_so(page: Browser) -> None:
     show(page, "#/events/01a1fe05-4875-7d76-b7b8-396fc73e7214")
     page.wait("document.querySelector('h1')?.innerText === 'Not found'")

@@ -6,11 +6,12 @@ import { eventView } from "./event.js";
 import { eventsView } from "./events.js";
 import { find } from "./find.js";
 import { notificationView } from "./journey.js";
+import { lettersView } from "./letters.js";
 import { outboxView } from "./outbox.js";
 import { show } from "./patch.js";
 
 const LOOK_AGAIN_MS = 2000;
-const VIEWS = { events: (id) => (id ? eventView(id) : eventsView()), notifications: notificationView, outbox: outboxView };
+const VIEWS = { events: (id) => (id ? eventView(id) : eventsView()), notifications: notificationView, letters: lettersView, outbox: outboxView };
 
 const main = document.getElementById("main");
 const top = document.getElementById("top");
