@@ -148,7 +148,7 @@ def one_at_a_time(evidence: Evidence, check: Check) -> None:
     for delivery_row in evidence.deliveries.values():
         for attempt in delivery_row.attempts[1:]:
             began = delivery_row.at(attempt, "SENDING")
-            ended = [delivery_row.at(attempt - 1, status) for status in ("UNCERTAIN", "FAILED", "SENT")]
+            ended = [delivery_row.at(attempt - 1, status) for status in ("UNCERTAIN", "FAILED", "DEAD", "SENT")]
             over = [time for time in ended if time is not None]
             if began is not None and (not over or min(over) > began):
                 check.wrong.append((delivery_row.id, f"attempt {attempt} began before attempt {attempt - 1} had ended"))

@@ -94,10 +94,9 @@ class Twilio:
 
     def _tell(self, sid: str, callback: str) -> None:
         """Two words, each once or twice, in any order, some of them late; now and then none at all."""
+        last = self._sent[sid].word = "undelivered" if self._chance.random() < 0.03 else "delivered"
         if self._chance.random() < 0.01:
             return
-        last = "undelivered" if self._chance.random() < 0.03 else "delivered"
-        self._sent[sid].word = last
         for word in ("sent", last):
             for _ in range(2 if self._chance.random() < 0.3 else 1):
                 delay_s = self._chance.uniform(3, 15) if self._chance.random() < 0.05 else self._chance.uniform(0, 1)

@@ -53,6 +53,13 @@ cap = "4s"
 [breaker]
 rest = "2s"
 cap = "5s"
+[reconcile]
+every = "15s"
+[uncertain]
+first_after = "8s"
+receipt_after = "15s"
+again_after = "10s"
+every = "5s"
 [escalation]
 sms_after = "4s"
 email_after = "8s"
