@@ -17,7 +17,7 @@ from tocsin.actors.orphans import find_orphans
 from tocsin.actors.preflight import look_ahead
 from tocsin.actors.provider_check import check_providers
 from tocsin.actors.rounds import Round
-from tocsin.actors.stalled import find_leftovers, find_stalled
+from tocsin.actors.stalled import find_leftovers, find_short, find_stalled
 from tocsin.channels.contract import Sender
 from tocsin.domain.delivery import Channel, Reason
 from tocsin.domain.errors import Conflict
@@ -80,6 +80,7 @@ class Reconciler:
         await find_missing(round_)
         await find_orphans(round_)
         await find_stalled(round_)
+        await find_short(round_)
         await find_leftovers(round_)
         await check_providers(round_, self._senders)
         configured = {channel: sender.configured for channel, sender in self._senders.items()}

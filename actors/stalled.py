@@ -2,10 +2,13 @@
 
 from collections.abc import Sequence
 from typing import Final
+from uuid import UUID
 
+from tocsin.actors.reentering import reenter
 from tocsin.actors.rounds import Round
 from tocsin.domain.event import Event
 from tocsin.storage import queries
+from tocsin.storage.completed import completed
 from tocsin.storage.scripts import MOST_ITEMS
 
 _YOUNG_MS: Final = 10_000
@@ -14,6 +17,10 @@ _MOST_EVENTS: Final = 1_000
 _MOST_SCANS: Final = 100
 _MOST_BUCKETS: Final = 200
 _CURSOR: Final = "keys"
+_COMPLETED: Final = "completed"
+_FIRST_LOOK_MS: Final = 86_400_000
+_COUNTED: Final = 20
+"""Events that are counted in one statement."""
 _OF_EVENTS: Final = frozenset({"event", "chunk", "recipients"})
 
 
@@ -52,7 +59,30 @@ async def _judge(events: Sequence[Event], round_: Round) -> None:
     still = await round_.store.postgres.call(queries.still_unfinished, [event.id for event in events])
     for event in events:
         if event.id in still:
-            round_.found("events", str(event.id))
+            # An event that never began has no notification yet, so that it is whole again with all its people.
+            entered = await reenter(round_.store, event.id, exact=True) if round_.mend else 0
+            round_.found("events", str(event.id), repaired=entered > 0)
+
+
+async def find_short(round_: Round) -> None:
+    """Counts events whose fan-out ended since the last run; of a few that ended lately before the first one."""
+    now_ms = await round_.store.flights.now_ms()
+    if not await round_.caught_up():
+        return
+    at_ms, _, event = round_.place.cursors.get(_COMPLETED, "").partition(".")
+    after = (int(at_ms), event) if event else None
+    for _ in range(_MOST_EVENTS // _COUNTED):
+        page = await round_.store.postgres.call(completed, after, now_ms, now_ms - _FIRST_LOOK_MS, _COUNTED)
+        for each in page:
+            if each.missing > 0:
+                entered = await reenter(round_.store, UUID(each.event), exact=False) if round_.mend else 0
+                round_.found("unrouted", each.event, count=each.missing, repaired=entered > 0)
+        if page:
+            after = page[-1].completed_ms, page[-1].event
+        if len(page) < _COUNTED or round_.is_over():
+            break
+    if after is not None:
+        round_.place.cursors[_COMPLETED] = f"{after[0]}.{after[1]}"
 
 
 async def find_leftovers(round_: Round) -> None:

@@ -122,6 +122,10 @@ class Store:
         flights = self.flights.working_by(scripts)
         return Recall(self._client, self._keys, coming, scripts, flights, self.profiles)
 
+    def refilling(self) -> Recall:
+        """What gives this life of Redis back what of it was lost."""
+        return Recall(self._client, self._keys, "", self._scripts, self.flights, self.profiles)
+
     async def ping(self) -> None:
         """Raises RedisAway when Redis does not answer, and RedisLost while it is rebuilt."""
         with told():

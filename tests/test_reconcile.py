@@ -1,8 +1,8 @@
 """Reconciliation finds what differs between Postgres, Redis and the providers, mends it, and lets be what is late."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 from uuid import UUID
 
@@ -12,13 +12,17 @@ from prometheus_client import CollectorRegistry
 from tests.scenes import an_event, people, routing
 from tests.stored import ask
 from tocsin.actors.alerts import Alerts
+from tocsin.actors.fan_out import fan_out
 from tocsin.actors.persist import Persister
 from tocsin.actors.reconcile import Reconciler, RunUnderWay
+from tocsin.actors.route import route
+from tocsin.channels.contract import Sender
 from tocsin.domain import ids
 from tocsin.domain.delivery import Channel, Status
 from tocsin.domain.event import Event
 from tocsin.domain.plan import Step
 from tocsin.domain.settings import Settings
+from tocsin.storage.by import By
 from tocsin.storage.flights import Claim, Ending
 from tocsin.storage.postgres import Postgres
 from tocsin.storage.reconciliations import Report
@@ -38,7 +42,8 @@ class Scene:
     def __init__(self, store: Store) -> None:
         self.store = store
         self.registry = CollectorRegistry()
-        self.reconciler = Reconciler(store, Alerts(store, self.registry), {})
+        self.alerts = Alerts(store, self.registry)
+        self.reconciler = Reconciler(store, self.alerts, {})
         self.persister = Persister(store, "tests")
         self.redis: Any = store._client
         self.keys = store._keys
@@ -52,8 +57,17 @@ class Scene:
         await self.store.flights.route(event, page.chunk, routings)
         return [each.id for each in routings]
 
+    def with_senders(self, senders: Mapping[Channel, Sender]) -> "Scene":
+        """The same with providers that can be asked."""
+        self.reconciler = Reconciler(self.store, self.alerts, senders)
+        return self
+
     async def run(self, *, repair: bool = True) -> Report:
         return await self.reconciler.run("tests", repair=repair)
+
+    async def run_if_free(self) -> None:
+        with suppress(RunUnderWay):
+            await self.run()
 
     async def claim(self, token: str = "t1", *, resend: bool = False) -> list[Claim]:
         return await self.store.flights.claim(Channel.SMS, token, 100, lease_ms=LEASE_MS, attempts=3, resend=resend)
@@ -94,14 +108,21 @@ class Scene:
             await self.redis.delete(index)
 
 
-@pytest.fixture
-async def scene(settings: Callable[..., Settings], redis_url: str, postgres_url: str) -> AsyncIterator[Scene]:
-    made = settings({"redis.url": redis_url, "postgres.url": postgres_url, "reconcile.wait": "300ms"})
+@asynccontextmanager
+async def opened(settings: Settings, redis_url: str, postgres_url: str) -> AsyncIterator[Scene]:
+    """A scene on given servers."""
+    made = settings.with_values({"redis.url": redis_url, "postgres.url": postgres_url, "reconcile.wait": "300ms"})
     postgres = Postgres(made.postgres)
     store = await Store.open(made, postgres)
     yield Scene(store)
     await store.close()
     await postgres.close()
+
+
+@pytest.fixture
+async def scene(settings: Callable[..., Settings], redis_url: str, postgres_url: str) -> AsyncIterator[Scene]:
+    async with opened(settings(), redis_url, postgres_url) as made:
+        yield made
 
 
 async def test_nothing_is_found_where_nothing_is_wrong(scene: Scene) -> None:
@@ -264,3 +285,117 @@ async def test_of_two_runs_at_once_one_is_refused(scene: Scene) -> None:
         answers = await asyncio.gather(scene.run(), scene.run(), return_exceptions=True)
         assert sum(isinstance(answer, RunUnderWay) for answer in answers) == 1
         assert len(await scene.claim()) == 50
+
+
+async def test_an_event_that_stands_still_goes_on(scene: Scene) -> None:
+    event = an_event(SOON)
+    async with scene.draining():
+        await scene.store.accept(event, people(*FIFTY), None)
+        await old(scene)
+        await scene.redis.zrem(scene.keys.due, f"e:{event.id}")
+        report = await scene.run()
+        assert (report.checks["events"].before, report.checks["events"].after) == (1, 0)
+        page = await scene.store.flights.take_page(event, 0)
+        assert page.chunk is not None
+        await scene.redis.zrem(scene.keys.due, f"c:{event.id}:{page.chunk}")
+        report = await scene.run()
+        assert (report.checks["events"].before, report.checks["events"].after) == (1, 0)
+    assert await scene.redis.zscore(scene.keys.due, f"c:{event.id}:{page.chunk}") is not None
+
+
+async def test_an_event_that_redis_lost_goes_on_with_whom_it_had_not_reached(scene: Scene) -> None:
+    event = an_event(SOON, recipient_count=150)
+    users = [f"u{number}" for number in range(150)]
+    async with scene.draining():
+        await scene.store.accept(event, people(*users), None)
+        page = await scene.store.flights.take_page(event, 0)
+        await scene.store.flights.route(event, page.chunk or 0, [routing(event, user) for user in users[:100]])
+        await scene.store.settled()
+        await old(scene)
+        await scene.redis.delete(scene.keys.event(event.id), f"{scene.keys.namespace}:recipients:{event.id}")
+        await scene.redis.zrem(scene.keys.due, f"e:{event.id}")
+        report = await scene.run()
+        assert (report.checks["events"].before, report.checks["events"].after) == (1, 0)
+        await fan_out(scene.store, str(event.id))
+        await route(scene.store, str(event.id), 0)
+        assert await scene.statuses() == {"QUEUED": 150}
+        claims = [*await scene.claim("t1"), *await scene.claim("t2")]
+    assert len({claim.user for claim in claims}) == len(claims) == 150
+
+
+async def test_recipients_without_their_notification_are_made_up_for(scene: Scene) -> None:
+    event = an_event(SOON, recipient_count=50)
+    async with scene.draining():
+        await scene.routed(event, *FIFTY)
+        await scene.store.settled()
+        lost = [str(ids.notification_id(event.id, user)) for user in FIFTY[:10]]
+        for table, column in (("deliveries", "notification_id"), ("notifications", "id")):
+            await scene.store.postgres.call(ask, f"delete from {table} where {column} = any(%s::uuid[])", lost)
+        for note in lost:
+            await scene.redis.hdel(*scene.keys.flight(note))
+            await scene.redis.zrem(scene.keys.due_in("SMS"), f"{note}:1")
+        report = await scene.run()
+        assert (report.checks["unrouted"].before, report.checks["unrouted"].after) == (10, 0)
+        await fan_out(scene.store, str(event.id))
+        await route(scene.store, str(event.id), 0)
+        assert len(await scene.claim()) == 40
+        # The others may have been reached: what is not known is said, and SMS is held.
+        assert await scene.statuses() == {"QUEUED": 40, "UNCERTAIN": 10}
+
+
+async def test_keys_that_nothing_would_remove_go_when_two_runs_agree(scene: Scene) -> None:
+    done, gone = an_event(SOON), an_event(SOON)
+    async with scene.draining():
+        await scene.routed(done, *FIFTY)
+        await scene.redis.persist(scene.keys.event(done.id))
+        await scene.redis.rpush(scene.keys.chunk(gone.id, 3), "{}")
+        await scene.redis.rpush(f"{scene.keys.namespace}:recipients:{gone.id}", "{}")
+        reports = [await scene.run() for _ in range(3)]
+    assert [report.checks["leftovers"].repaired for report in reports[:2]] == [0, 3]
+    assert reports[2].in_sync
+    assert await scene.redis.pttl(scene.keys.event(done.id)) > 0
+    assert await scene.redis.exists(scene.keys.chunk(gone.id, 3), f"{scene.keys.namespace}:recipients:{gone.id}") == 0
+
+
+async def old(scene: Scene) -> None:
+    """What was accepted was so a while ago."""
+    assert await scene.store.settled(10)
+    await scene.store.postgres.call(ask, "update events set accepted_at = accepted_at - interval '1 minute'")
+
+
+async def test_a_repair_and_a_claim_at_once_send_once(scene: Scene) -> None:
+    async with scene.draining():
+        notes = await scene.routed(an_event(SOON), *FIFTY)
+        await scene.store.settled()
+        await scene.lose(notes)
+        sent: list[Claim] = []
+
+        async def send(token: str) -> None:
+            for turn in range(10):
+                claims = await scene.sending(f"{token}-{turn}")
+                await scene.store.flights.record([Ending(claim, Status.SENT, {}) for claim in claims])
+                sent.extend(claims)
+
+        await asyncio.gather(scene.run(), *(send(f"t{number}") for number in range(4)))
+        await scene.run()
+        await send("last")
+        assert await scene.statuses() == {"SENT": 50}
+    assert len({(claim.notification, claim.attempt) for claim in sent}) == len(sent) == 50
+
+
+async def test_a_repair_and_a_replay_at_once_send_once(scene: Scene) -> None:
+    async with scene.draining():
+        notes = await scene.routed(an_event(SOON), *FIFTY)
+        claims = await scene.sending()
+        await scene.store.flights.record([Ending(claim, Status.FAILED, {}) for claim in claims])
+        assert await scene.statuses() == {"FAILED": 50}
+        wanted = [ids.delivery_id(note, 1, Channel.SMS) for note in notes]
+        replays = [scene.store.revival.replay_one(each, By("tests", "c1")) for each in wanted]
+        await asyncio.gather(scene.run(), *replays, scene.run_if_free())
+        await scene.run()
+        again = await scene.sending("t2")
+        await scene.store.flights.record([Ending(claim, Status.SENT, {}) for claim in again])
+        assert await scene.statuses() == {"SENT": 50}
+        assert (await scene.run()).in_sync
+    assert {claim.attempt for claim in again} == {2}
+    assert len({claim.notification for claim in again}) == len(again) == 50

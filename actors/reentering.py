@@ -1,0 +1,47 @@
+"""An event that goes on with the people whose notifications were not made, without a loss of Redis as a whole.
+
+Facts and flights are made in one step, so who has no stored notification, once Postgres has heard of everything, was
+never routed; unless something that was told is gone, which the caller has to say.
+"""
+
+from uuid import UUID
+
+from tocsin.domain.event import Recipient
+from tocsin.storage import ledger
+from tocsin.storage import rebuild_queries as rows
+from tocsin.storage.flights import Again
+from tocsin.storage.recall import Entering
+from tocsin.storage.scripts import MOST_ITEMS
+from tocsin.storage.store import Store
+
+
+async def reenter(store: Store, event: UUID, *, exact: bool) -> int:
+    """Enters the event with whom it has still to reach; answers how many. `exact` False: they may have been reached, so
+    what would start at once counts as begun by nobody knows whom. None where Postgres refused to store something of it,
+    or it was withdrawn."""
+    if await store.postgres.call(ledger.refused, [str(event)]):
+        return 0
+    found = await store.postgres.call(rows.stored_events, [event])
+    if not found or found[0].cancelled:
+        return 0
+    stored = found[0]
+    unrouted = await store.postgres.call(rows.unrouted, stored)
+    people = await _not_in_motion(store, dict(unrouted.people))
+    if not people:
+        return 0
+    refilling = store.refilling()
+    users = {note: person.id for note, person in unrouted.people.items()}
+    await refilling.mark_read({note: (users[note], at_ms) for note, at_ms in unrouted.read_ms.items()})
+    await refilling.mark_known(stored.event, [(each.notification, each.step) for each in unrouted.known])
+    await store.motion.forget_event(str(event))
+    await refilling.enter([Entering(stored.event, people, Again(unrouted.routed, exact))])
+    await refilling.keep_inline(stored.event, stored.recipients)
+    return len(people)
+
+
+async def _not_in_motion(store: Store, people: dict[UUID, Recipient]) -> list[Recipient]:
+    notes = [str(note) for note in people]
+    moving: set[str] = set()
+    for first in range(0, len(notes), MOST_ITEMS):
+        moving |= set(await store.motion.flights(notes[first : first + MOST_ITEMS]))
+    return [person for note, person in people.items() if str(note) not in moving]
