@@ -82,12 +82,12 @@ class Journal:
 
     async def leave(self, persister: str) -> None:
         """Takes a persister that holds nothing off the group's list."""
-        await self._scripts.run("tidy", _GROUP, 0, persister)
+        await self._scripts.run("tend", _GROUP, 0, persister)
 
     async def tidy(self, gone_after_ms: int = _GONE_AFTER_MS) -> None:
         """Takes persisters that were killed off the group's list, once others have taken over what they held; and lets
         entries be taken anew that the group counts as delivered though nobody holds them."""
-        await self._scripts.run("tidy", _GROUP, gone_after_ms, "")
+        await self._scripts.run("tend", _GROUP, gone_after_ms, "")
 
     async def length(self) -> int:
         """How many entries wait."""

@@ -110,7 +110,7 @@ async def test_nothing_more_changes_however_often_a_script_is_sent(bench: Bench,
     assert twice.changed == []
     alike = {"claim", "begin", "read", "restore", "kick", "profile", "trim", "release", "forget", "ends"}
     assert [name for name in alike for first, second in twice.answers.get(name, ()) if first != second] == []
-    changing = {"accept", "fan_out", "back_off", "route", "escalate", "record", "withdraw", "tidy"}
+    changing = {"accept", "fan_out", "back_off", "route", "escalate", "record", "withdraw", "tend"}
     assert alike | changing <= set(twice.answers) | {"ends"}
 
 
