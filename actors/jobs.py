@@ -15,6 +15,7 @@ from loguru import logger
 from tocsin.actors import queues
 from tocsin.actors.look_up import look_up
 from tocsin.actors.outages import remind, say_failed
+from tocsin.actors.receipts import count_receipts
 from tocsin.channels.contract import Sender
 from tocsin.domain.delivery import Channel
 from tocsin.domain.errors import Overloaded, Unavailable
@@ -26,6 +27,7 @@ from tocsin.storage.store import Store
 _SWEEP_S = 5
 _OTHERS_START_S = 20
 _FORGET_S = 600
+_COUNT_S = 600
 _TIDY_S = 60
 _MOST_FORGOTTEN = 5_000
 _UNSTARTED_AFTER_MS = 5_000
@@ -72,6 +74,7 @@ class Jobs:
             (self._forget_idempotency_keys, _FORGET_S),
             (self._tidy_journal, _TIDY_S),
             (self._look_up, self._store.settings.uncertain.every / 1000),
+            (self._count_receipts, _COUNT_S),
         ):
             self._scheduler.add_job(_quietly(job), "interval", seconds=every_s, next_run_time=datetime.now(UTC))
         if self._reconcile is not None:
@@ -98,6 +101,9 @@ class Jobs:
 
     async def _look_up(self) -> None:
         await look_up(self._store, self._senders, self._store.settings.uncertain.most)
+
+    async def _count_receipts(self) -> None:
+        await count_receipts(self._store, self._senders)
 
     async def _say_alive(self) -> None:
         await self._store.alive(self._process, self._queues)

@@ -97,7 +97,7 @@ def compose(message: Message, head: Letterhead, to: str, *, now: datetime) -> by
             mailbox_header("To", _shown(message.name or ""), to),
             text_header("Subject", subject),
             header("Date", format_datetime(now)),
-            header("Message-ID", f"<{message.delivery}.{message.attempt}@{head.domain}>"),
+            header("Message-ID", f"<{message.delivery}@{head.domain}>"),
             header("List-Unsubscribe", f"<mailto:{quote(head.from_email, safe='@')}?subject=unsubscribe>"),
             header("Auto-Submitted", "auto-generated"),
             header("X-Tocsin-Delivery", str(message.delivery)),

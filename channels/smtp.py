@@ -112,7 +112,7 @@ class SmtpSender:
         except EmailNotValidError:
             return Outcome(OutcomeKind.PERMANENT, Reason.INVALID_ADDRESS, message="the address is not an email address")
         mail = compose(message, self._head, to, now=datetime.now(UTC))
-        message_id = f"{message.delivery}.{message.attempt}@{self._head.domain}"
+        message_id = f"{message.delivery}@{self._head.domain}"
         envelope = _Envelope(self._head.from_email, to, mail, international, message_id)
         progress = _Progress()
         private = (*self._private, *private_parts(message.address), *private_parts(to))

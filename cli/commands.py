@@ -9,6 +9,7 @@ from tocsin.cli.demo import demo
 from tocsin.cli.doctor import doctor
 from tocsin.cli.keys import keys
 from tocsin.cli.migrate import migrate
+from tocsin.cli.receipts import look_ups, receipts
 from tocsin.cli.reconcile import reconcile
 from tocsin.cli.send import send
 from tocsin.cli.settle import settle
@@ -21,6 +22,8 @@ ALL: Final[tuple[click.Command, ...]] = (
     send,
     status,
     settle,
+    receipts,
+    look_ups,
     dead_letters,
     reconcile,
     keys,

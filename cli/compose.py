@@ -20,7 +20,7 @@ from prometheus_client import CollectorRegistry
 
 from tocsin.actors.metrics import Gauges
 from tocsin.actors.runtime import Runtime
-from tocsin.channels.contract import BuildContext
+from tocsin.channels.contract import Askable, BuildContext, Sender
 from tocsin.channels.registry import build_senders, context_of
 from tocsin.channels.sandbox.sandbox import Sandbox
 from tocsin.cli.check_start import check_start
@@ -181,7 +181,7 @@ class Process:
         senders = build_senders(self.settings, self._building)
         for each in senders.values():
             await each.close()
-        return {channel: Carrier(each.provider, each.configured) for channel, each in senders.items()}
+        return {channel: _carrier(each) for channel, each in senders.items()}
 
     @property
     def _building(self) -> BuildContext:
@@ -202,6 +202,10 @@ class Process:
             if self.sandbox:
                 lines.append("  sandbox   mail, SMS and push stay on this machine; see the outbox on the page")
             print("\n".join(["", *lines, ""]), flush=True)  # noqa: T201  # where to look, said to a person
+
+
+def _carrier(sender: Sender) -> Carrier:
+    return Carrier(sender.provider, sender.configured, isinstance(sender, Askable) and sender.gives_receipts)
 
 
 def run(settings: Settings, parts: Parts) -> None:

@@ -23,6 +23,8 @@ class Carrier:
 
     provider: str
     configured: bool
+    receipts: bool = False
+    """Whether it tells of each message afterwards, as it is set up here."""
 
 
 @dataclass(frozen=True)

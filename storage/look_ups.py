@@ -11,6 +11,7 @@ from psycopg2.extras import execute_values
 from tocsin.domain.delivery import History
 from tocsin.domain.setting_sections import UncertainSettings
 from tocsin.storage.database import cursor
+from tocsin.storage.moments import ms_of
 
 
 class Result(StrEnum):
@@ -66,6 +67,15 @@ class LookUp:
     candidates: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A look-up as it is kept: when it was asked last, in ms, and how often."""
+
+    look_up: LookUp
+    asked_ms: int
+    times: int
+
+
 # Longer each time: after the first answer `again_after`, then twice that. Those never asked of come first.
 _DUE: Final = """
 with askable as (select * from unnest(%(channels)s::text[], %(providers)s::text[]) as given (channel, provider)),
@@ -118,6 +128,28 @@ on conflict (delivery_id, attempt) do update set
   provider_id = excluded.provider_id, word = excluded.word, candidates = excluded.candidates
 """
 _KEPT: Final = "(%s::uuid, %s, now(), %s, %s, %s, %s, %s, %s, %s, %s)"
+
+
+_ANSWERS: Final = """
+select delivery_id, attempt, result, provider, method, confidence, difference_ms, provider_id, word, candidates,
+  asked_at, times
+from look_ups
+where (%(result)s::text is null or result = %(result)s)
+  and (%(delivery)s::uuid is null or (delivery_id, attempt) < (%(delivery)s::uuid, %(attempt)s))
+order by delivery_id desc, attempt desc limit %(limit)s
+"""
+
+
+def answers(result: Result | None, before: tuple[int, UUID] | None, limit: int) -> list[Answered]:
+    """Up to `limit` answers, those about the newest events first; `before` is attempt and delivery of the last seen."""
+    attempt, delivery = before or (None, None)
+    given = {"result": result, "attempt": attempt, "delivery": str(delivery) if delivery else None, "limit": limit}
+    with cursor() as query:
+        query.execute(_ANSWERS, given)
+        return [
+            Answered(LookUp(row[0], row[1], Result(row[2]), *row[3:10]), ms_of(row[10]), row[11])
+            for row in query.fetchall()
+        ]
 
 
 def due(

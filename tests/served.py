@@ -100,7 +100,7 @@ async def serving(settings: Settings, redis_url: str, postgres_url: str, **given
     settings = settings.with_values({"redis.url": redis_url, "postgres.url": postgres_url})
     postgres = Postgres(settings.postgres)
     store = await Store.open(settings, postgres)
-    carriers = {Channel.SMS: Carrier("sandbox", True), Channel.EMAIL: Carrier("smtp", False)}
+    carriers = {Channel.SMS: Carrier("sandbox", True, receipts=True), Channel.EMAIL: Carrier("smtp", False)}
     context = Context(
         settings=settings,
         store=store,

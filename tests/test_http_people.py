@@ -123,9 +123,9 @@ class Twilio:
             {"delivery": ids.delivery_id(note, step, channel), "notification": note, "step": step, "attempt": 1}
         )
 
-    async def tells(self, status: str, *, token: str = TWILIO_TOKEN, **fields: Any) -> httpx.Response:
+    async def tells(self, status: str, *, token: str = TWILIO_TOKEN, sid: str = "SM1", **fields: Any) -> httpx.Response:
         form = [
-            ("MessageSid", "SM1"),
+            ("MessageSid", sid),
             ("MessageStatus", status),
             ("To", "+14155550101"),
             ("ErrorCode", ""),

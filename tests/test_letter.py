@@ -61,7 +61,7 @@ def test_the_headers_are_all_there() -> None:
     assert mail["To"].addresses[0].display_name == "Ann Ünal"
     assert mail["Subject"] == "Approved"
     assert parsedate_to_datetime(mail["Date"]) == NOW
-    assert mail["Message-ID"] == f"<{message.delivery}.2@mail.example.org>"
+    assert mail["Message-ID"] == f"<{message.delivery}@mail.example.org>"
     assert mail["List-Unsubscribe"] == "<mailto:tell@mail.example.org?subject=unsubscribe>"
     assert (mail["X-Tocsin-Delivery"], mail["X-Tocsin-Attempt"]) == (str(message.delivery), "2")
     assert mail.get_content_type() == "multipart/alternative"
@@ -119,7 +119,7 @@ def test_long_headers_that_programs_read_stay_whole() -> None:
     message = a_mail()
     raw = compose(message, head, "ann@example.org", now=NOW)
     assert f"List-Unsubscribe: <mailto:{head.from_email}?subject=unsubscribe>\r\n".encode() in raw
-    assert f"Message-ID: <{message.delivery}.1@{head.domain}>\r\n".encode() in raw
+    assert f"Message-ID: <{message.delivery}@{head.domain}>\r\n".encode() in raw
 
 
 def test_a_sender_with_odd_characters_is_quoted_in_its_link() -> None:
