@@ -20,7 +20,7 @@ from tocsin.storage import look_ups, receipts
 from tocsin.storage.look_ups import Answered, Result
 from tocsin.storage.receipts import ReceiptDay
 
-_WEEK: Final = timedelta(days=6)
+_WEEK: Final = 6
 _LONGEST: Final = timedelta(days=366)
 _DAY: Final = timedelta(days=1)
 
@@ -87,7 +87,7 @@ async def list_receipt_days(call: Call[None, ReceiptsQuery]) -> ReceiptDays:
     """Today and yesterday are counted now; days before are as they were stored."""
     today = datetime.now(UTC).date()
     last = call.query.to or today
-    first = call.query.from_ or last - _WEEK
+    first = call.query.from_ or date.fromordinal(max(1, last.toordinal() - _WEEK))
     if not timedelta() <= last - first <= _LONGEST:
         raise InvalidInput("from", "It is after `to`, or more than a year before it")
     postgres, settings = call.context.store.postgres, call.context.settings
