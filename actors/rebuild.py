@@ -30,6 +30,7 @@ _AGAIN_S: Final = 1.0
 _TESTIMONY_S: Final = 5.0
 _DRAIN_S: Final = 5.0
 _PAGE: Final = 2_000
+_DELIVERIES_A_PAGE: Final = 20_000
 _EVENTS_A_PAGE: Final = 100
 
 
@@ -178,9 +179,11 @@ class _Rebuild:
 
     async def _restore_open(self) -> None:
         after = rows.FIRST
-        while page := await self._store.postgres.call(rows.open_deliveries, after, _PAGE):
+        # The deliveries of a notification lie scattered among those of its event: in large pages most meet.
+        while page := await self._store.postgres.call(rows.open_deliveries, after, _DELIVERIES_A_PAGE):
             await self._keep_events({row.event for row in page} - self._entered - self._kept)
-            await self._restore(self._flights_of(page))
+            # On another thread: sends under way go on meanwhile.
+            await self._restore(await asyncio.to_thread(self._flights_of, page))
             after = page[-1].id
 
     async def _keep_events(self, wanted: set[UUID]) -> None:

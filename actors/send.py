@@ -18,7 +18,7 @@ from tocsin.channels.contract import Message, Outcome, OutcomeKind, Sender
 from tocsin.domain import ids
 from tocsin.domain.breaker import Health
 from tocsin.domain.delivery import Channel, Reason
-from tocsin.domain.errors import RedisAway, SettingError, Unavailable
+from tocsin.domain.errors import RedisAway, RedisLost, SettingError, Unavailable
 from tocsin.storage.calls import correlation
 from tocsin.storage.flights import Claim, Ending
 from tocsin.storage.memory import Work
@@ -171,6 +171,10 @@ class Lane:
             begun = await self._store.flights.begin(
                 claims, claims[0].token, lease_ms=self._rules.lease_ms, detail=detail
             )
+        except RedisLost as error:
+            # What was claimed is put back into motion as it was before.
+            say(f"sending {self.channel}", error)
+            return []
         except RedisAway as error:
             # They may count as begun. Left to their lease's end they would be uncertain; that none was sent is known.
             say(f"sending {self.channel}", error)

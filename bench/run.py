@@ -1,6 +1,6 @@
 """Measures each stage beside its own limit, in the same run (`make bench`).
 
-    .venv/bin/python bench/run.py [--stages accept,persist,idle] [--seconds 60] [--no-keep]
+    .venv/bin/python bench/run.py [--stages accept,persist,rebuild,idle] [--seconds 60] [--no-keep]
 
 Prints a table and keeps the figures in bench/results. Only ratios travel from one machine to another. A figure
 that misses what is wanted of it is named; it does not fail the run, for a busy machine misses much.
@@ -12,13 +12,14 @@ from typing import Final
 import click
 from rich.console import Console
 
-from tocsin.bench import accept, idle, persist, read
+from tocsin.bench import accept, idle, persist, read, rebuild
 from tocsin.bench.report import Figure, keep, show
 
 _STAGES: Final[dict[str, Callable[[float], list[Figure]]]] = {
     "accept": accept.measure,
     "persist": persist.measure,
     "read": read.measure,
+    "rebuild": rebuild.measure,
     "idle": idle.measure,
 }
 

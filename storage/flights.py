@@ -311,13 +311,8 @@ class Flights:
 
     def restoring(self, flights: Sequence[OpenFlight], keep_ms: int, until_ms: int = 0) -> Step:
         """What `restore` runs; its answer is kept for `keep_ms`, should it be sent again."""
-        arguments: list[object] = [_token(), keep_ms, until_ms]
-        for flight in flights:
-            critical = "1" if flight.critical else "0"
-            arguments += [flight.notification, flight.user, flight.event, critical, flight.read_ms, len(flight.steps)]
-            for step in flight.steps:
-                arguments += [step.number, step.channel, _LETTERS[step.status], step.attempt, step.time_ms]
-        return Step("restore", arguments)
+        given = (f"{flight.notification}|{_flight_text(flight)}" for flight in flights)
+        return Step("restore", (_token(), keep_ms, until_ms, *given))
 
     async def keep_content(self, events: Iterable[Event]) -> None:
         """Gives Redis what events say, where it has forgotten it: a claim has to know their type."""
@@ -375,6 +370,14 @@ class Flights:
 
     def _listing(self) -> tuple[str, str, str]:
         return self._inbox.prefix, "1" if self._inbox.cached else "0", str(self._inbox.ttl_ms)
+
+
+def _flight_text(flight: OpenFlight) -> str:
+    """As lib.lua writes a flight."""
+    steps = ";".join(
+        f"{step.number},{step.channel},{_LETTERS[step.status]},{step.attempt},{step.time_ms}," for step in flight.steps
+    )
+    return f"{flight.user}|{flight.event}|{'1' if flight.critical else '0'}|{flight.read_ms}|{steps}"
 
 
 def _call(claim: Claim) -> tuple[UUID, int, str, int]:

@@ -28,12 +28,7 @@ end
 
 -- A flight is "user|event|critical|read_ms|step;step;…", a step "number,channel,status,attempt,time,token". Only steps
 -- that are not final are kept; `status` is a letter of merge.lua, or A for claimed and not begun.
-local function load_flight(id)
-  local key, field = bucket(id)
-  local text = redis.call('HGET', key, field)
-  if not text then
-    return nil
-  end
+local function parse_flight(id, text)
   local user, event, critical, read, rest = string.match(text, '^([^|]*)|([^|]*)|([^|]*)|(%d+)|(.*)$')
   if not user then
     return nil -- not in our form: it counts as missing, so that it holds nothing up and reconciliation mends it
@@ -48,6 +43,11 @@ local function load_flight(id)
     })
   end
   return flight
+end
+
+local function load_flight(id)
+  local text = redis.call('HGET', bucket(id))
+  return text and parse_flight(id, text) or nil
 end
 
 local function member(flight, step)

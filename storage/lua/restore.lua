@@ -1,15 +1,15 @@
 -- Puts back into motion what Postgres says is open and Redis does not have, or has at an earlier attempt: after a loss
 -- (design §7), for a replay, or when reconciliation finds it missing. What is there stays as it is, but is entered in
 -- the index anew, should it have fallen out of it.
--- ARGV: namespace, token, keep_ms, until_ms or 0, then for each notification: id, user, event, critical, read_ms, number of
---       steps, and for each step: number, channel, letter (W, Q, R or G), attempt, time_ms.
+-- ARGV: namespace, token, keep_ms, until_ms or 0, then for each notification "id|" and the flight as lib.lua writes it,
+--       each step with the letter W, Q, R or G.
 -- G, a provider call that was under way, is nobody's claim any more: record.lua takes its outcome from whoever knows it,
 -- and its time, the lease's end, makes it uncertain (claim.lua).
 -- Answers for each step 'restored', 'there', or 'cancelled' when it was read or withdrawn meanwhile; the same token gets
 -- the same answer for `keep_ms`: what was restored may have been sent by the time a call comes once more. After `until_ms`
 -- it answers once 'late' and does nothing: whoever called was held up for so long that it may not hold its locks any more.
 
-if is_rebuilding() and is_lost() then
+if is_lost() then
   return refuse()
 end
 local answer_key = ns .. ':restored:' .. ARGV[2]
@@ -55,20 +55,16 @@ end
 
 local position = 5
 while position <= #ARGV do
-  local id, user, event = ARGV[position], ARGV[position + 1], ARGV[position + 2]
-  local critical, read, count = ARGV[position + 3] == '1', tonumber(ARGV[position + 4]), tonumber(ARGV[position + 5])
-  position = position + 6
-  local flight = load_flight(id) or { id = id, user = user, event = event, critical = critical, read = 0, steps = {} }
+  local id, text = string.match(ARGV[position], '^([^|]*)|(.*)$')
+  local given = parse_flight(id, text)
+  local flight = load_flight(id)
+    or { id = id, user = given.user, event = given.event, critical = given.critical, read = 0, steps = {} }
   if flight.read == 0 then
-    flight.read = tonumber(read_mark(id) or read)
+    flight.read = tonumber(read_mark(id) or given.read)
   end
-  for _ = 1, count do
-    table.insert(answers, put(flight, {
-      number = tonumber(ARGV[position]), channel = ARGV[position + 1], status = ARGV[position + 2],
-      attempt = tonumber(ARGV[position + 3]), time = tonumber(ARGV[position + 4]),
-      token = ARGV[position + 2] == 'G' and LOST or '',
-    }))
-    position = position + 5
+  for _, step in ipairs(given.steps) do
+    step.token = step.status == 'G' and LOST or ''
+    table.insert(answers, put(flight, step))
   end
   for _, step in ipairs(flight.steps) do
     if step.status ~= 'W' then
@@ -76,6 +72,7 @@ while position <= #ARGV do
     end
   end
   save_flight(flight)
+  position = position + 1
 end
 append_facts()
 for first = 1, #answers, 1000 do
