@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from loguru import logger
 
+from tocsin.actors.alerts import Alerts
 from tocsin.actors.metrics import StoredCounters
 from tocsin.actors.outages import say
 from tocsin.domain.errors import PostgresAway, Unavailable
@@ -35,6 +36,7 @@ class Persister:
         self._counters = counters
         self._name = name
         self._stopped = False
+        self.alerts: Alerts | None = None
 
     def stop(self) -> None:
         """Ends drains after the batch that they are at; the `last` one alone goes on."""
@@ -123,3 +125,5 @@ class Persister:
         await self._store.postgres.call(writer.refuse, identifier, facts, why)
         await self._store.facts.done([identifier])
         logger.error("the facts of journal entry {} are kept in bad_facts: {}", identifier, why)
+        if self.alerts is not None:
+            await self.alerts.raise_alert("bad_facts", "Facts could not be stored; they are kept in bad_facts.")

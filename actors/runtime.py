@@ -148,7 +148,7 @@ class Runtime:
             asyncio.create_task(self._store.keeper.run()),
             asyncio.create_task(Rebuilder(self._store, self._persister, self._settings.actors.lease).watch()),
         ]
-        self._alerts = Alerts(self._store, self._registry)
+        self._alerts = self._persister.alerts = Alerts(self._store, self._registry)
         reconciler = Reconciler(self._store, self._alerts, self._senders)
         self._jobs = Jobs(
             self._store,

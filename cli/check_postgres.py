@@ -36,7 +36,7 @@ def judge_postgres(state: PostgresState, missing: list[str], now_ms: int) -> Ite
         yield warn(
             "postgres",
             f"{state.bad_facts} facts were refused as data",
-            "Look at the table bad_facts: each row says why.",
+            "`tocsin bad-facts list` says why; `tocsin bad-facts retry` tries them again once that is mended.",
         )
     ages = [age_of_secret(f"API key {name!r}", since_ms, now_ms) for name, since_ms in state.keys]
     old = [age for age in ages if age.level is Level.WARN]

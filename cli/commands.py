@@ -4,6 +4,7 @@ from typing import Final
 
 import click
 
+from tocsin.cli.bad_facts import bad_facts
 from tocsin.cli.dead_letters import dead_letters
 from tocsin.cli.demo import demo
 from tocsin.cli.doctor import doctor
@@ -25,6 +26,7 @@ ALL: Final[tuple[click.Command, ...]] = (
     receipts,
     look_ups,
     dead_letters,
+    bad_facts,
     reconcile,
     keys,
     users,

@@ -14,6 +14,7 @@ from starlette.routing import Match, Route
 
 from tocsin.domain.errors import TocsinError
 from tocsin.http import (
+    bad_facts,
     callbacks,
     dead_letters,
     deliveries,
@@ -43,6 +44,7 @@ _RESOURCES: Final = (
     deliveries,
     settling,
     dead_letters,
+    bad_facts,
     users,
     keys,
     reconciliation,

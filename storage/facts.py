@@ -135,10 +135,10 @@ def _facts_of(fields: dict[str, str]) -> list[dict[str, Any]]:
     """The facts of an entry. One that cannot be read becomes a fact that Postgres refuses, so that it is kept as bad
     and holds no other back."""
     try:
-        facts: list[dict[str, Any]] = json.loads(fields["d"])
+        facts = json.loads(fields["d"])
     except (KeyError, ValueError):
-        return [{"f": "unreadable", "fields": fields}]
-    return facts
+        facts = None
+    return facts if isinstance(facts, list) else [{"f": "unreadable", "fields": fields}]
 
 
 def _entries_of(answer: Any) -> list[Any]:

@@ -17,9 +17,10 @@ from tocsin.domain.breaker import BreakerRules
 from tocsin.domain.errors import PostgresAway, RedisAway, RedisLost, Unavailable
 from tocsin.domain.event import Contact, Event, Recipient
 from tocsin.domain.settings import Settings
-from tocsin.storage import installation, queries, users
+from tocsin.storage import bad_facts, installation, queries, users
 from tocsin.storage.accepted import Accepted, Idempotency
 from tocsin.storage.breakers import Breakers
+from tocsin.storage.by import By
 from tocsin.storage.calls import Calls
 from tocsin.storage.depths import ALIVE_S, Depths, measure, worked_on
 from tocsin.storage.entrance import Entrance
@@ -240,6 +241,17 @@ class Store:
     async def nudge_persister(self) -> None:
         """Calls the persister, unless a call waits."""
         await self.calls.put("persist", "persist", most_waiting=1)
+
+    async def retry_bad_facts(self, ids: Sequence[str] | None, by: By) -> tuple[int, int]:
+        """Puts entries that could not be stored back into the journal: those named, or the oldest. Answers how many,
+        and how many are still kept. One that ends in between is in both, and stored once."""
+        found = await self.postgres.call(bad_facts.kept, ids, bad_facts.MOST_AT_ONCE)
+        for facts in found.values():
+            await self.facts.append(facts)
+        remaining = await self.postgres.call(bad_facts.forget, list(found), by)
+        if found:
+            await self.nudge_persister()
+        return len(found), remaining
 
     async def contacts_of(self, people: Sequence[Recipient]) -> dict[str, Contact]:
         return await self.people.contacts_of(people)

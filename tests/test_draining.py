@@ -19,9 +19,11 @@ from tocsin.domain.delivery import Channel
 from tocsin.domain.errors import RedisAway, Unavailable
 from tocsin.domain.plan import Step
 from tocsin.domain.settings import load
+from tocsin.storage import bad_facts as bad_facts_kept
 from tocsin.storage import persist as writer
 from tocsin.storage import queries
 from tocsin.storage.accepted import Accepted, store_accepted
+from tocsin.storage.by import By
 from tocsin.storage.facts import Entry
 from tocsin.storage.postgres import Postgres
 from tocsin.storage.store import Store
@@ -318,3 +320,25 @@ async def test_the_ends_of_a_journal_are_told_without_its_entries(store: Store) 
     oldest_ms = await store.facts.oldest_ms()
     assert oldest_ms is not None
     assert before_ms - 1_000 < oldest_ms <= time.time_ns() // 1_000_000 + 1_000
+
+
+async def test_what_could_not_be_stored_is_listed_and_tried_again(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refusing(entries: Sequence[Entry], **_: Any) -> None:
+        raise writer.Refused("a reason")
+
+    (made,) = await routed(store.flights, an_event(NOW), "u1")
+    with monkeypatch.context() as patch:
+        patch.setattr(writer, "store", refusing)
+        await Persister(store, "one").drain()
+    kept = await store.postgres.call(bad_facts_kept.listed, 100)
+    assert {each.why for each in kept} == {"a reason"}
+    assert any("routed" in each.kinds for each in kept)
+    by = By("tests", "cid-1")
+    assert await store.retry_bad_facts([kept[0].id], by) == (1, len(kept) - 1)
+    assert await store.retry_bad_facts(None, by) == (len(kept) - 1, 0)
+    await Persister(store, "one").drain()
+    assert await read_times(store, "u1", [made.id])
+    assert await bad_facts(store) == []
+    assert await store.retry_bad_facts(None, by) == (0, 0)
