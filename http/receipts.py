@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Final
@@ -15,7 +16,7 @@ from tocsin.http.caller import ADMINS
 from tocsin.http.cursors import cursor_of, place_of
 from tocsin.http.endpoint import Call, Endpoint
 from tocsin.http.problems import BAD_CURSOR
-from tocsin.http.shapes import Answer, Listing, Moment, Paging, Query
+from tocsin.http.shapes import Answer, AskedMoment, Listing, Moment, Paging, Query
 from tocsin.storage import look_ups, receipts
 from tocsin.storage.look_ups import Answered, Result
 from tocsin.storage.receipts import ReceiptDay
@@ -23,6 +24,7 @@ from tocsin.storage.receipts import ReceiptDay
 _WEEK: Final = 6
 _LONGEST: Final = timedelta(days=366)
 _DAY: Final = timedelta(days=1)
+_DAY_MS: Final = 86_400_000
 
 
 class ReceiptsQuery(Query):
@@ -53,6 +55,26 @@ class ReceiptDays(Answer):
     """The days that had anything, the newest first."""
 
     data: tuple[ReceiptDayShown, ...]
+
+
+class DuplicatesQuery(Query):
+    """Since when; a day ago where nothing is said."""
+
+    from_: AskedMoment | None = Field(None, alias="from")
+
+
+class DuplicateShown(Answer):
+    """One attempt that its provider has several messages of."""
+
+    delivery_id: UUID
+    attempt: int
+    provider_ids: tuple[str, ...]
+
+
+class Duplicates(Answer):
+    """The attempts of which receipts, or the provider's own answer, name more than one message."""
+
+    data: tuple[DuplicateShown, ...]
 
 
 class LookUpsQuery(Paging):
@@ -124,6 +146,20 @@ def _day_shown(day: ReceiptDay) -> ReceiptDayShown:
     )
 
 
+async def list_duplicates(call: Call[None, DuplicatesQuery]) -> Duplicates:
+    """At most 1,000 attempts of which a receipt came since then."""
+    since_ms = call.query.from_
+    if since_ms is None:
+        since_ms = time.time_ns() // 1_000_000 - _DAY_MS
+    found = await call.context.store.postgres.call(receipts.duplicates, max(0, since_ms))
+    return Duplicates(
+        data=tuple(
+            DuplicateShown(delivery_id=each.delivery, attempt=each.attempt, provider_ids=each.provider_ids)
+            for each in found
+        )
+    )
+
+
 async def list_look_ups(call: Call[None, LookUpsQuery]) -> LookUps:
     """What providers answered when they were asked what became of a delivery."""
     query = call.query
@@ -162,6 +198,16 @@ ENDPOINTS: Final = (
         who=ADMINS,
         query=ReceiptsQuery,
         answer=ReceiptDays,
+    ),
+    Endpoint(
+        method="GET",
+        path="/api/reconciliation/duplicates",
+        handler=list_duplicates,
+        summary="What providers sent twice",
+        tag="reconciliation",
+        who=ADMINS,
+        query=DuplicatesQuery,
+        answer=Duplicates,
     ),
     Endpoint(
         method="GET",

@@ -56,7 +56,7 @@ known as (
   where fact ? 'provider_id' and fact ->> 'reason' is distinct from 'settled'
 )
 select delivery_id, attempt, array_agg(provider_id order by provider_id) from known
-group by delivery_id, attempt having count(*) > 1 order by delivery_id, attempt
+group by delivery_id, attempt having count(*) > 1 order by delivery_id desc, attempt limit 1000
 """
 
 _COUNTED: Final = """
@@ -86,7 +86,8 @@ on conflict (day, provider) do update set
 
 
 def duplicates(since_ms: int) -> list[Duplicate]:
-    """The attempts of which receipts since then, or the provider's own answers, name more than one message."""
+    """Up to 1,000 attempts of which a receipt came since then, and that receipts or the provider's own answers name
+    more than one message of; those of the newest events first."""
     with cursor() as query:
         query.execute(_DUPLICATES, {"since": since_ms})
         return [Duplicate(delivery, attempt, tuple(ids)) for delivery, attempt, ids in query.fetchall()]

@@ -127,7 +127,10 @@ async def test_a_provider_that_made_two_messages_of_one_attempt_is_found_out(ser
         (ids.delivery_id(half, 1, "SMS"), 1, ("SM3", "SM4")),
     }
     assert {(each.delivery, each.attempt, each.provider_ids) for each in found} == expected
-    assert await served.store.postgres.call(stored_receipts.duplicates, 9_000_000_000_000) == []
+    shown = (await served.api.get("/api/reconciliation/duplicates")).json()["data"]
+    assert {tuple(each["providerIds"]) for each in shown} == {("SM1", "SM2"), ("SM3", "SM4")}
+    later = await served.api.get("/api/reconciliation/duplicates?from=2255-01-01T00:00:00Z")
+    assert later.json() == {"data": []}
 
 
 async def test_answers_of_providers_are_listed_page_by_page(served: Served) -> None:
