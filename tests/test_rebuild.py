@@ -41,6 +41,7 @@ class Process:
         self.persister = Persister(store, "persister")
         self.rebuilder = Rebuilder(store, self.persister, LEASE_MS, testimony_s)
         self.client: Any = store._client
+        self.name: str = store.keeper._name
 
     async def flush(self) -> None:
         await self.client.flushall()

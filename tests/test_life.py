@@ -1,0 +1,263 @@
+"""Which life of Redis this is: noticed when it is another one, agreed on by many, begun once."""
+
+import asyncio
+import time
+from contextlib import closing
+from typing import Any
+
+import pytest
+import redis
+
+from tests.test_rebuild import IN_APP, SMS_LATER, SMS_NOW, Process, an_event_of, opened
+from tocsin.domain.delivery import Status
+from tocsin.domain.errors import PostgresAway, RedisLost
+from tocsin.domain.settings import load
+from tocsin.storage import life as memory
+from tocsin.storage import lives
+from tocsin.storage.flights import Ending
+from tocsin.storage.life import UNKNOWN, Life
+from tocsin.storage.postgres import Postgres
+from tocsin.storage.store import Store
+
+NOWHERE = "postgresql://nobody@127.0.0.1:1/nothing"
+
+__all__ = ["opened"]
+
+
+@pytest.fixture
+async def process(redis_url: str, postgres_url: str) -> Any:
+    async for made in opened(redis_url, postgres_url):
+        yield made
+
+
+@pytest.fixture
+async def other(process: Process, redis_url: str, postgres_url: str) -> Any:
+    async for made in opened(redis_url, postgres_url):
+        yield made
+
+
+async def waiting(process: Process, *users: str) -> None:
+    """An event that waits for its SMS, stored."""
+    event = an_event_of(IN_APP, SMS_LATER, count=len(users))
+    await process.accept(event, *users)
+    await process.route_all(event)
+    await process.stored()
+
+
+def copied(process: Process) -> dict[bytes, bytes]:
+    """Everything in Redis, as an older copy of it would have it."""
+    with closing(redis.Redis.from_url(str(process.store.settings.redis.url))) as client:
+        return {name: client.dump(name) for name in client.keys("*")}
+
+
+def set_back(process: Process, copy: dict[bytes, bytes]) -> None:
+    """Redis as it was."""
+    with closing(redis.Redis.from_url(str(process.store.settings.redis.url))) as client:
+        client.flushall()
+        for name, dumped in copy.items():
+            client.restore(name, 0, dumped)
+
+
+class TestWhatIsKept:
+    def test_what_is_stored_is_let_go(self) -> None:
+        life = Life("e")
+        life.remember({"f": "read", "n": [1]})
+        now_ms = time.time_ns() // 1_000_000
+        life.stored_before(now_ms - 60_000, now_ms)
+        assert life.testimony() == [{"f": "read", "n": [1]}]
+        life.stored_before(None, now_ms + 60_000)
+        assert life.testimony() == []
+        assert life.complete
+
+    def test_what_is_too_much_is_let_go_and_owned_up_to(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(memory, "_MOST_KEPT", 5)
+        life = Life("e")
+        for number in range(4):
+            life.remember({"f": "moved", "d": [number, number]})
+        assert life.testimony() == [{"f": "moved", "d": [number, number]} for number in (2, 3)]
+        assert not life.complete
+
+    def test_a_tool_that_works_in_no_life_keeps_nothing(self) -> None:
+        life = Life()
+        life.remember({"f": "read"})
+        assert life.testimony() == []
+
+
+@pytest.mark.servers
+async def test_the_first_life_begins_by_itself(process: Process, other: Process) -> None:
+    assert process.store.life.epoch == other.store.life.epoch == await process.client.get("tocsin:epoch")
+    assert await process.ask("select cause, exact from lives") == [("first", True)]
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("facts", [0, 1])
+async def test_a_redis_that_was_set_back_is_noticed_whatever_it_was_told_since(process: Process, facts: int) -> None:
+    await waiting(process, "u1")
+    copy = copied(process)
+    await waiting(process, "u2")
+    set_back(process, copy)
+    for _ in range(facts):
+        await process.store.facts.append([{"f": "read", "at": 1, "n": []}])
+    with pytest.raises(RedisLost):
+        await process.claim()
+    assert await process.rebuilt()
+    assert await process.client.zcard("tocsin:due") == 2
+    (cause,) = await process.ask("select cause from lives order by number desc limit 1")
+    assert cause == ("rolled_back",)
+
+
+@pytest.mark.servers
+async def test_what_was_sent_before_redis_was_set_back_is_not_sent_again(process: Process) -> None:
+    event = an_event_of(SMS_NOW)
+    await process.accept(event, "u1")
+    await process.route_all(event)
+    await process.stored()
+    copy = copied(process)
+    (claim,) = await process.begun()
+    await process.store.flights.record([Ending(claim, Status.SENT, {"provider": "p"})])
+    await process.stored()
+    set_back(process, copy)
+    assert await process.rebuilt()
+    assert await process.claim(resend=True) == []
+
+
+@pytest.mark.servers
+async def test_a_process_that_starts_knows_by_postgres_that_redis_is_older(
+    process: Process, redis_url: str, postgres_url: str
+) -> None:
+    await waiting(process, "u1")
+    copy = copied(process)
+    await waiting(process, "u2")
+    set_back(process, copy)
+    async for late in opened(redis_url, postgres_url):
+        assert late.store.life.is_lost
+
+
+@pytest.mark.servers
+async def test_two_that_notice_at_once_make_one_life(process: Process, other: Process) -> None:
+    await waiting(process, "u1")
+    await other.store.keeper.look()
+    await process.flush()
+    await asyncio.gather(process.store.keeper.look(), other.store.keeper.look())
+    assert process.store.life.coming == other.store.life.coming != ""
+    done = await asyncio.gather(process.rebuilder.rebuild(), other.rebuilder.rebuild())
+    assert sorted(done) == [False, True]
+    await asyncio.gather(process.store.keeper.look(), other.store.keeper.look())
+    assert process.store.life.epoch == other.store.life.epoch
+    assert await process.ask("select cause, exact from lives order by number") == [("first", True), ("emptied", True)]
+
+
+@pytest.mark.servers
+async def test_what_one_process_knows_another_puts_back(process: Process, other: Process) -> None:
+    event = an_event_of(SMS_NOW)
+    await process.accept(event, "u1")
+    await process.route_all(event)
+    await process.stored()
+    (claim,) = await other.begun()
+    await other.store.flights.record([Ending(claim, Status.SENT, {"provider": "p"})])
+    await process.flush()
+    await other.store.keeper.look()
+    assert await process.rebuilt()
+    assert await process.claim(resend=True) == []
+    await process.stored()
+    assert await process.statuses(event) == {"SENT": 1}
+
+
+@pytest.mark.servers
+async def test_a_loss_during_the_rebuild_lets_it_begin_again(process: Process, monkeypatch: pytest.MonkeyPatch) -> None:
+    await waiting(process, "u1", "u2")
+    await process.flush()
+    await process.store.keeper.look()
+    mirrored = process.store.profiles.mirrored_up_to
+
+    async def lost_again(moment_ms: int) -> None:
+        await mirrored(moment_ms)
+        await process.flush()
+
+    monkeypatch.setattr(process.store.profiles, "mirrored_up_to", lost_again)
+    assert not await process.rebuilt()
+    monkeypatch.undo()
+    with pytest.raises(RedisLost):
+        await process.claim()
+    assert await process.rebuilt()
+    assert await process.client.zcard("tocsin:due") == 2
+    assert len(await process.ask("select epoch from lives")) == 2
+
+
+@pytest.mark.servers
+async def test_an_event_that_only_redis_had_outlives_it(process: Process, monkeypatch: pytest.MonkeyPatch) -> None:
+    event = an_event_of(SMS_NOW)
+    process.store._intake.redis_is_durable = True
+
+    async def away(*_: Any, **__: Any) -> None:
+        raise PostgresAway("it is away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(process.store.postgres, "call_within", away)
+        await process.accept(event, "u1")
+    await process.flush()
+    assert await process.rebuilt()
+    await process.route_all(event)
+    assert len(await process.claim()) == 1
+
+
+@pytest.mark.servers
+async def test_with_postgres_away_the_rebuild_waits_and_events_are_taken(
+    process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await waiting(process, "u1")
+    await process.flush()
+    process.store._intake.redis_is_durable = True
+
+    async def away(*_: Any, **__: Any) -> None:
+        raise PostgresAway("it is away")
+
+    event = an_event_of(SMS_NOW)
+    with monkeypatch.context() as patch:
+        patch.setattr(process.store.postgres, "call_within", away)
+        await process.store.keeper.look()
+        await process.accept(event, "u2")
+        with pytest.raises(PostgresAway):
+            await process.rebuilder.rebuild()
+        with pytest.raises(RedisLost):
+            await process.claim()
+    assert await process.rebuilt()
+    await process.route_all(event)
+    assert [claim.user for claim in await process.claim()] == ["u2"]
+    assert await process.client.zcard("tocsin:due") == 1
+
+
+@pytest.mark.servers
+async def test_a_process_that_starts_without_postgres_believes_the_redis_it_finds(
+    process: Process, redis_url: str
+) -> None:
+    settings = load({}).with_values({"postgres.url": NOWHERE, "redis.url": redis_url})
+    postgres = Postgres(settings.postgres)
+    late = await Store.open(settings, postgres)
+    assert late.life.epoch == process.store.life.epoch
+    await late.close()
+    await process.flush()
+    empty = await Store.open(settings, postgres)
+    assert empty.life.epoch == UNKNOWN
+    await empty.close()
+    await postgres.close()
+
+
+@pytest.mark.servers
+async def test_who_stopped_with_nothing_to_tell_is_not_waited_for(process: Process, other: Process) -> None:
+    await waiting(process, "u1")
+    await other.store.keeper.look()
+    await other.store.keeper.leave()
+    await process.flush()
+    await process.store.keeper.look()
+    assert (await process.store.postgres.call(lives.heard, process.store.life.coming)).missing == 0
+
+
+@pytest.mark.servers
+async def test_who_died_long_before_the_loss_is_not_waited_for(process: Process, other: Process) -> None:
+    await process.ask("update witnesses set seen_at = seen_at - interval '1 minute' where name = %s", other.name)
+    await process.flush()
+    await process.store.keeper.look()
+    assert (await process.store.postgres.call(lives.heard, process.store.life.coming)).missing == 0
+    await process.ask("update witnesses set drained_at = drained_at - interval '2 minutes'")
+    assert (await process.store.postgres.call(lives.heard, process.store.life.coming)).missing == 1
