@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Final
 
 from pydantic import Field
 
 from tocsin.http.caller import ADMINS
 from tocsin.http.endpoint import Call, Endpoint
+from tocsin.http.problems import BAD_CURSOR, Problem
 from tocsin.http.shapes import Answer, Asked, Listing, Moment, NoQuery, Paging
 from tocsin.storage import bad_facts
 from tocsin.storage.by import By
 
-EntryId = Annotated[str, Field(pattern=r"^\d{1,20}-\d{1,20}$")]
+_ENTRY: Final = r"^[0-9]{1,20}-[0-9]{1,20}$"
+EntryId = Annotated[str, Field(pattern=_ENTRY)]
 
 
 class BadFactsEntry(Answer):
@@ -45,6 +48,8 @@ class RetriedBadFacts(Answer):
 async def list_bad_facts(call: Call[None, Paging]) -> BadFacts:
     """The journal entries that Postgres refused as data or that met a defect. It should be empty."""
     query = call.query
+    if query.cursor is not None and not re.fullmatch(_ENTRY, query.cursor):
+        raise Problem(BAD_CURSOR, field="cursor")
     found = await call.context.store.postgres.call(bad_facts.listed, query.limit + 1, query.cursor or "")
     page, rest = found[: query.limit], found[query.limit :]
     data = tuple(
@@ -75,6 +80,7 @@ ENDPOINTS: Final = (
         who=ADMINS,
         query=Paging,
         answer=BadFacts,
+        problems=(BAD_CURSOR,),
     ),
     Endpoint(
         method="POST",
