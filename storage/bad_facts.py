@@ -40,11 +40,12 @@ def listed(most: int, after: str = "") -> list[BadFact]:
 
 def kept(ids: Sequence[str] | None, most: int) -> dict[str, list[dict[str, Any]]]:
     """The facts of up to `most` entries by their ids: of those named, or of the oldest."""
+    wanted = None if ids is None else list(ids)
     with cursor() as query:
         query.execute(
             "select entry_id, facts from bad_facts where %s::text[] is null or entry_id = any(%s)"
             " order by created_at, entry_id limit %s",
-            (ids, ids, most),
+            (wanted, wanted, most),
         )
         return {identifier: json.loads(bytes(facts)) for identifier, facts in query.fetchall()}
 

@@ -336,7 +336,7 @@ async def test_what_could_not_be_stored_is_listed_and_tried_again(
     assert {each.why for each in kept} == {"a reason"}
     assert any("routed" in each.kinds for each in kept)
     by = By("tests", "cid-1")
-    assert await store.retry_bad_facts([kept[0].id], by) == (1, len(kept) - 1)
+    assert await store.retry_bad_facts((kept[0].id,), by) == (1, len(kept) - 1)
     assert await store.retry_bad_facts(None, by) == (len(kept) - 1, 0)
     await Persister(store, "one").drain()
     assert await read_times(store, "u1", [made.id])
