@@ -21,6 +21,8 @@ from tocsin.storage.transactions import in_transaction
 Restore = Callable[[tuple[Sequence[OpenFlight], Sequence[Event]]], list[str]]
 """Puts flights of events into motion, from a thread."""
 
+_PAGE: Final = 1_000
+"""What one statement reads; Redis is asked about a hundred at a time."""
 _CURSOR: Final = "open"
 _MOST_LOST: Final = 5_000
 """How many one run puts back; the next goes on."""
@@ -36,10 +38,11 @@ async def find_missing(round_: Round) -> None:
     after: str | None = round_.place.cursors.pop(_CURSOR, None)
     began_at = after
     while True:
-        page = await round_.store.postgres.call(ledger.open_page, after, MOST_ITEMS)
+        page = await round_.store.postgres.call(ledger.open_page, after, _PAGE)
         round_.ledger += len(page)
-        lost += await _look(round_, page)
-        after = page[-1].id if len(page) == MOST_ITEMS else None
+        for first in range(0, len(page), MOST_ITEMS):
+            lost += await _look(round_, page[first : first + MOST_ITEMS])
+        after = page[-1].id if len(page) == _PAGE else None
         if after is None and began_at is None:
             break
         if after is None:
@@ -59,8 +62,6 @@ async def _look(round_: Round, page: Sequence[OpenDelivery]) -> list[OpenDeliver
     steps: dict[str, list[int]] = defaultdict(list)
     for delivery in page:
         steps[delivery.notification].append(delivery.step)
-    if not steps:
-        return []
     wrong = await round_.store.motion.look(steps, mend=round_.mend)
     events = {delivery.notification: delivery.event for delivery in page}
     missing = {(each.notification, each.step) for each in wrong if each.what == "missing"}

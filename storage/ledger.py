@@ -12,7 +12,7 @@ from uuid import UUID
 
 from tocsin.domain.delivery import OPEN, Channel, Reason, Status, key, shown_attempt
 from tocsin.domain.plan import Priority
-from tocsin.storage.database import cursor
+from tocsin.storage.database import cursor, database
 from tocsin.storage.flights import OpenFlight, OpenStep
 from tocsin.storage.moments import ms_of
 
@@ -107,7 +107,9 @@ def is_open(status: str | None) -> bool:
 
 def open_page(after: str | None, limit: int) -> list[OpenDelivery]:
     """Up to `limit` open deliveries in the order of their ids, those after `after`."""
-    with cursor() as query:
+    with database.atomic(), cursor() as query:
+        # Without statistics, such as after a restore, Postgres would read and sort all of them for each page.
+        query.execute("set local enable_bitmapscan = off; set local enable_seqscan = off")
         query.execute(_PAGE, (after or str(_FIRST), limit))
         return [OpenDelivery(*row) for row in query.fetchall()]
 
