@@ -144,6 +144,13 @@ def test_deliveries_are_found_by_person_status_channel_and_time(shell: Shell) ->
     assert "No deliveries." in shell.run("status", "--user", "nobody").stdout
 
 
+def test_that_everything_could_be_stored_is_said(shell: Shell) -> None:
+    assert "Everything could be stored" in shell.run("bad-facts", "list").stdout
+    assert shell.answer("bad-facts", "list") == {"data": []}
+    assert shell.answer("bad-facts", "retry", "1-1") == {"retried": 0, "remaining": 0}
+    shell.run("bad-facts", "retry", "nonsense", status=1)
+
+
 def test_dead_letters_are_listed_by_cause_replayed_and_put_aside(shell: Shell, api: httpx.Client) -> None:
     """The sandbox's SMS server refuses this number."""
     shell.run("send", "--to", "+15005550001", "--message", "x", status=1)
