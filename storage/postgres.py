@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -44,6 +45,10 @@ class Postgres:
     async def call_within(self, limit_ms: int, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         """As `call`, for at most about `limit_ms`: then the connection is broken off, and nobody knows whether the work
         was committed."""
+        if self._outage.hangs:
+            # Nobody waits for it: a look at it, in a thread of its own, finds out when it is back.
+            self._look_once()
+            raise PostgresAway("Postgres does not answer")
         self._outage.check()
         work = _Work(lambda: function(*args, **kwargs))
         try:
@@ -110,24 +115,30 @@ class Postgres:
     def _look_once(self) -> "Future[None]":
         """A look at Postgres that all who wonder share."""
         if self._look is None or self._look.done():
-            self._look = self._looking.submit(self._look_at_it)
+            try:
+                self._look = self._looking.submit(self._look_at_it)
+            except RuntimeError as error:
+                raise PostgresAway("this process is stopping") from error
         return self._look
 
     def _look_at_it(self) -> None:
+        began_s = time.monotonic()
         try:
             with judging():
                 self._connect().close()
         except PostgresAway as error:
-            self._outage.begins(error)
+            self._outage.begins(error, time.monotonic() - began_s)
             raise
+        self._outage.answers()
 
     def _run(self, work: "_Work[_T]") -> _T:
+        began_s = time.monotonic()
         try:
             with judging():
                 answer = self._on_a_connection(work)
         except PostgresAway as error:
             if not isinstance(error, TooSlow):
-                self._outage.begins(error)
+                self._outage.begins(error, time.monotonic() - began_s)
                 self._drop_idle()
             raise
         self._outage.ends()

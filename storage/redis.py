@@ -13,6 +13,7 @@ from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 
 from tocsin.domain.errors import Overloaded, RedisAway, RedisLost
+from tocsin.storage.hanging import Hanging, Tries, WatchedPool
 
 Redis = redis.asyncio.Redis
 
@@ -43,17 +44,19 @@ _NOT_SERVING = re.compile(r"(^|-)(READONLY|LOADING|MASTERDOWN|CLUSTERDOWN|BUSY) 
 def connect(url: str) -> Any:
     """A client for one event loop; text in and out."""
     # More calls at once than connections wait for one another: an error would say that Redis is away.
-    pool = redis.asyncio.BlockingConnectionPool.from_url(
+    hanging = Hanging()
+    pool = WatchedPool.from_url(
         url,
         decode_responses=True,
         socket_timeout=_TIMEOUT_S,
         socket_connect_timeout=_CONNECT_TIMEOUT_S,
-        retry=_retry(redis.asyncio.retry.Retry),
+        retry=Tries(hanging),
         health_check_interval=30,
         max_connections=_MOST_CONNECTIONS,
         timeout=_TIMEOUT_S,
         **_kept_alive(url),
     )
+    pool.hanging = hanging
     return redis.asyncio.Redis.from_pool(pool)
 
 
@@ -63,7 +66,7 @@ def connect_broker(url: str) -> Any:
         url,
         socket_timeout=_TIMEOUT_S,
         socket_connect_timeout=_CONNECT_TIMEOUT_S,
-        retry=_retry(Retry),
+        retry=Retry(ExponentialBackoff(cap=0.2, base=0.02), 2, supported_errors=_AWAY[:2]),
         health_check_interval=30,
     )
 
@@ -111,7 +114,3 @@ def _meant(error: exceptions.ResponseError) -> RedisAway | Overloaded | None:
     if away := _NOT_SERVING.search(text):
         return RedisAway(f"Redis does not serve ({away[2]})")
     return None
-
-
-def _retry(kind: Any) -> Any:
-    return kind(ExponentialBackoff(cap=0.2, base=0.02), 2, supported_errors=_AWAY[:2])

@@ -4,10 +4,14 @@ import asyncio
 import threading
 import time
 from collections import Counter
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
 from email import message_from_bytes
-from typing import Any
+from typing import Any, TypeVar
 
 from aiosmtpd.smtp import SMTP, Envelope, Session
+
+Value = TypeVar("Value")
 
 
 class SlowMail:
@@ -17,6 +21,8 @@ class SlowMail:
         self.delay_s = delay_s
         self.taken: Counter[str] = Counter()
         """How often each delivery came."""
+        self.notes: dict[str, set[str]] = {}
+        """The deliveries of each notification."""
         self.times: list[tuple[float, str]] = []
         """When each came, on time.time's clock."""
         self.under_way = 0
@@ -25,11 +31,11 @@ class SlowMail:
 
     def __enter__(self) -> "SlowMail":
         self._thread.start()
-        self._server = asyncio.run_coroutine_threadsafe(self._serve(), self._loop).result(10)
+        self._server = self._do(self._serve())
         return self
 
     def __exit__(self, *_: object) -> None:
-        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(10)
+        self._do(self._shut())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -44,10 +50,25 @@ class SlowMail:
             "TOCSIN_EMAIL__SMTP__FROM_EMAIL": "tocsin@example.org",
         }
 
+    @contextmanager
+    def refusing(self) -> Iterator[None]:
+        """Lets nobody in: the port answers that nobody listens."""
+        port = self._server.sockets[0].getsockname()[1]
+        self._do(self._shut())
+        try:
+            yield
+        finally:
+            self._server = self._do(self._serve(port))
+
+    def _do(self, work: Coroutine[Any, Any, Value]) -> Value:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
+
     async def handle_DATA(self, _server: SMTP, _session: Session, envelope: Envelope) -> str:  # noqa: N802
         raw: Any = envelope.content
-        delivery = str(message_from_bytes(raw)["X-Tocsin-Delivery"])
+        mail = message_from_bytes(raw)
+        delivery = str(mail["X-Tocsin-Delivery"])
         self.taken[delivery] += 1
+        self.notes.setdefault(str(mail["X-Tocsin-Notification"]), set()).add(delivery)
         self.times.append((time.time(), delivery))
         self.under_way += 1
         try:
@@ -56,12 +77,12 @@ class SlowMail:
             self.under_way -= 1
         return "250 2.0.0 OK"
 
-    async def _serve(self) -> asyncio.Server:
+    async def _serve(self, port: int = 0) -> asyncio.Server:
         return await self._loop.create_server(
-            lambda: SMTP(self, hostname="slow.test", ident="slow", loop=self._loop), "127.0.0.1", 0
+            lambda: SMTP(self, hostname="slow.test", ident="slow", loop=self._loop), "127.0.0.1", port
         )
 
-    async def _close(self) -> None:
+    async def _shut(self) -> None:
         self._server.close()
         rest = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
         for task in rest:

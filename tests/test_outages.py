@@ -9,29 +9,14 @@ import httpx
 import psycopg2
 import pytest
 
+from tests.own_servers import Servers
 from tests.program import ADMIN_KEY, Program, client, environment, eventually, posted, running
 from tocsin.channels.sandbox.sandbox import Sandbox
-from tocsin.storage.embedded_postgres import EmbeddedPostgres
-from tocsin.storage.embedded_redis import EmbeddedRedis
 
 pytestmark = [pytest.mark.servers, pytest.mark.processes, pytest.mark.timeout(150)]
 
 AWAY_S = 20.0
 EVERY_S = 0.05
-
-
-class Servers:
-    """A Redis and a Postgres that a test may stop and start."""
-
-    def __init__(self, folder: Path) -> None:
-        self.postgres = EmbeddedPostgres(folder)
-        self.redis = EmbeddedRedis(folder)
-        self.postgres_url = self.postgres.start()
-        self.redis_url = self.redis.start()
-
-    def stop(self) -> None:
-        self.postgres.stop()
-        self.redis.stop()
 
 
 @pytest.fixture

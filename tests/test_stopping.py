@@ -14,11 +14,10 @@ import psutil
 import psycopg2
 import pytest
 
+from tests.own_servers import Servers
 from tests.program import Program, client, environment, eventually, posted, running
 from tests.served import token_of
 from tests.slow_mail import SlowMail
-from tocsin.storage.embedded_postgres import EmbeddedPostgres
-from tocsin.storage.embedded_redis import EmbeddedRedis
 from tocsin.storage.server_process import ended
 
 pytestmark = [pytest.mark.servers, pytest.mark.processes, pytest.mark.timeout(120)]
@@ -38,34 +37,11 @@ SHORT = {
 }
 
 
-class Servers:
-    """A Redis and a Postgres that may be stopped, or frozen with everything that belongs to them."""
-
-    def __init__(self, folder: Path) -> None:
-        self.postgres = EmbeddedPostgres(folder)
-        self.redis = EmbeddedRedis(folder)
-        self.postgres_url = self.postgres.start()
-        self.redis_url = self.redis.start()
-
-    @contextmanager
-    def frozen(self, name: str) -> Iterator[None]:
-        pid = {"redis": self.redis.pid, "postgres": self.postgres.pid}[name]
-        processes = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
-        for process in processes:
-            process.suspend()
-        try:
-            yield
-        finally:
-            for process in processes:
-                process.resume()
-
-
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     made = Servers(tmp_path_factory.mktemp("servers"))
     yield made
-    made.postgres.stop()
-    made.redis.stop()
+    made.stop()
 
 
 @pytest.fixture

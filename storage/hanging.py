@@ -1,0 +1,98 @@
+"""A Redis that takes connections and does not answer: the first calls wait for their time-out, and none after them
+until a look finds that it answers again. redis-py would try each call again, with new connections that hang too.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import redis.asyncio
+from redis import exceptions
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialBackoff
+
+_TRIES: Final = 2
+
+
+class Hanging:
+    """What the calls of one pool have found."""
+
+    def __init__(self) -> None:
+        self.lasts = False
+        self._looking: asyncio.Task[None] | None = None
+
+    def begins(self) -> None:
+        self.lasts = True
+
+    def look(self, pool: "WatchedPool") -> None:
+        """Sees to it that somebody finds out when it answers again."""
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(self._look(pool))
+
+    def stop(self) -> None:
+        if self._looking is not None:
+            self._looking.cancel()
+
+    async def _look(self, pool: "WatchedPool") -> None:
+        connection: Any = pool.make_connection()  # type: ignore[no-untyped-call]
+        try:
+            await connection.connect()
+            await connection.send_command("PING")
+            await connection.read_response()
+        except (TimeoutError, exceptions.TimeoutError):
+            return
+        except (exceptions.RedisError, OSError):
+            # It does not hang, it refuses: callers hear that at once from itself.
+            pass
+        finally:
+            await connection.disconnect(nowait=True)
+        self.lasts = False
+
+
+class WatchedPool(redis.asyncio.BlockingConnectionPool):
+    """A pool that gives no connection while Redis hangs. `hanging` is set by who makes it."""
+
+    hanging: Hanging
+
+    async def get_connection(self, command_name: Any = None, *keys: Any, **options: Any) -> Any:
+        if self.hanging.lasts:
+            self.hanging.look(self)
+            raise exceptions.TimeoutError("Redis hangs")
+        try:
+            return await super().get_connection()  # type: ignore[no-untyped-call]
+        except exceptions.TimeoutError:
+            self.hanging.begins()
+            raise
+
+    async def disconnect(self, inuse_connections: bool = True) -> None:
+        self.hanging.stop()
+        await super().disconnect(inuse_connections)
+
+
+class Tries(Retry):
+    """Two more tries, quickly, for a connection that is lost; none for one that hangs."""
+
+    def __init__(self, hanging: Hanging) -> None:
+        errors = (exceptions.ConnectionError, exceptions.TimeoutError)
+        super().__init__(ExponentialBackoff(cap=0.2, base=0.02), _TRIES, supported_errors=errors)
+        self._hanging = hanging
+
+    def __deepcopy__(self, memo: object) -> "Tries":
+        # Each connection copies its own; what it finds is for all.
+        return self
+
+    async def call_with_retry(
+        self,
+        do: Callable[[], Awaitable[Any]],
+        fail: Callable[..., Any],
+        is_retryable: Callable[[Exception], bool] | None = None,
+        with_failure_count: bool = False,
+    ) -> Any:
+        async def failed(error: Exception, count: int) -> None:
+            await (fail(error, count) if with_failure_count else fail(error))
+            if isinstance(error, exceptions.TimeoutError):
+                self._hanging.begins()
+            if self._hanging.lasts:
+                raise error
+
+        return await super().call_with_retry(do, failed, is_retryable, with_failure_count=True)
