@@ -3,6 +3,7 @@ until a look finds that it answers again. redis-py would try each call again, wi
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
@@ -12,6 +13,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
 
 _TRIES: Final = 2
+_SILENT_S: Final = 1.5
 
 
 class Hanging:
@@ -19,10 +21,17 @@ class Hanging:
 
     def __init__(self) -> None:
         self.lasts = False
+        self._answered_s = time.monotonic()
         self._looking: asyncio.Task[None] | None = None
 
-    def begins(self) -> None:
-        self.lasts = True
+    def answered(self) -> None:
+        self._answered_s = time.monotonic()
+
+    def missed(self) -> None:
+        """Notes that a call got no answer in time: it hangs if no other got one. A machine with too much to do lets
+        some wait too long, and not all."""
+        if time.monotonic() - self._answered_s >= _SILENT_S:
+            self.lasts = True
 
     def look(self, pool: "WatchedPool") -> None:
         """Sees to it that somebody finds out when it answers again."""
@@ -61,7 +70,7 @@ class WatchedPool(redis.asyncio.BlockingConnectionPool):
         try:
             return await super().get_connection()  # type: ignore[no-untyped-call]
         except exceptions.TimeoutError:
-            self.hanging.begins()
+            self.hanging.missed()
             raise
 
     async def disconnect(self, inuse_connections: bool = True) -> None:
@@ -88,11 +97,16 @@ class Tries(Retry):
         is_retryable: Callable[[Exception], bool] | None = None,
         with_failure_count: bool = False,
     ) -> Any:
+        async def answered() -> Any:
+            answer = await do()
+            self._hanging.answered()
+            return answer
+
         async def failed(error: Exception, count: int) -> None:
             await (fail(error, count) if with_failure_count else fail(error))
             if isinstance(error, exceptions.TimeoutError):
-                self._hanging.begins()
+                self._hanging.missed()
             if self._hanging.lasts:
                 raise error
 
-        return await super().call_with_retry(do, failed, is_retryable, with_failure_count=True)
+        return await super().call_with_retry(answered, failed, is_retryable, with_failure_count=True)
