@@ -190,11 +190,13 @@ class Runtime:
     async def _finish(self, limit_s: float) -> None:
         """Stores what the journal has, as far as time allows: others may go on filling it, and drain it too."""
         try:
-            await asyncio.wait_for(self._persister.drain(limit_s / 2, last=True), limit_s)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._persister.drain(limit_s / 2, last=True), limit_s)
+            await asyncio.wait_for(self._persister.leave(), _LEAST_S)
         except TimeoutError:
             logger.info("what is left in the journal is stored by others, or at the next start")
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._persister.leave(), _LEAST_S)
+        except Exception:
+            logger.exception("the journal could not be left in order; others take it up")
         await self._store.close()
 
 
