@@ -18,7 +18,7 @@ def bad_facts() -> None:
     """What could not be stored: look at it, try it again."""
 
 
-@bad_facts.command("list")
+@bad_facts.command("list", short_help="List what could not be stored, and why.")
 @with_server
 async def list_bad_facts(server: Server, screen: Screen) -> int | None:
     """List the journal entries that Postgres refused as data or that met a defect, each with the reason.
@@ -35,7 +35,7 @@ async def list_bad_facts(server: Server, screen: Screen) -> int | None:
     return FAILED if found else None
 
 
-@bad_facts.command("retry")
+@bad_facts.command("retry", short_help="Try again to store it.")
 @click.argument("ids", nargs=-1)
 @with_server
 async def retry(server: Server, screen: Screen, ids: tuple[str, ...]) -> None:

@@ -25,7 +25,7 @@ from tocsin.storage import embedded_postgres, embedded_redis
 _STYLES = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "bold red"}
 
 
-@click.command()
+@click.command(short_help="Look at all that Tocsin stands on; say what to mend.")
 @as_json_option
 def doctor(*, as_json: bool) -> None:
     """Look at everything that Tocsin stands on, and say what to mend.

@@ -31,7 +31,7 @@ MEANING: Final = {
 }
 
 
-@click.command()
+@click.command(short_help="Compare Postgres, Redis and the providers.")
 @click.option("--repair", is_flag=True, help="Mend what is found; without it nothing is changed.")
 @click.option("--preflight", is_flag=True, help="Look at what is due soon instead, and at what stands in its way.")
 @click.option("--history", type=click.IntRange(1, 1000), metavar="N", help="Show the last N runs instead.")
