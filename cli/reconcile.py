@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Final
 
 import click
@@ -11,10 +12,12 @@ from tocsin.actors.rounds import DIFFERENCES
 from tocsin.cli.journey import Document, clock
 from tocsin.cli.options import FAILED, with_server
 from tocsin.cli.screen import Screen
-from tocsin.cli.server import Server
+from tocsin.cli.server import Refused, Server
 
 _RUN_S: Final = 180.0
 """How long to wait for a run: longer than `reconcile.limit` and its waits are set by anybody."""
+_TRIES: Final = 5
+_PAUSE_S: Final = 2.0
 
 MEANING: Final = {
     "missing": "open in Postgres, not in motion",
@@ -41,8 +44,8 @@ async def reconcile(
 ) -> int | None:
     """Compare Postgres, Redis and the providers, and say in numbers what differs.
 
-    The server does the same by the clock (reconcile.every), one run at a time; while another is under way this one is
-    refused. Ends with 1 when something differs and is not mended.
+    The server does the same by the clock (reconcile.every), one run at a time: another one is waited for, for ten
+    seconds. Ends with 1 when something differs and is not mended.
     """
     if preflight:
         _tell_preflight(screen, await server.get("/api/reconciliation/preflight"))
@@ -50,10 +53,26 @@ async def reconcile(
     if history is not None:
         await _history(server, screen, history)
         return None
-    run = await server.post("/api/reconciliation/runs", {"repair": repair}, limit_s=_RUN_S)
+    run = await _run(server, repair=repair)
     screen.answer(run)
     _tell(screen, run)
     return FAILED if _left(run) else None
+
+
+async def _run(server: Server, *, repair: bool) -> Document:
+    for _ in range(_TRIES):
+        try:
+            return await _asked(server, repair=repair)
+        except Refused as refused:
+            if refused.code != "reconciling":
+                raise
+        await asyncio.sleep(_PAUSE_S)
+    return await _asked(server, repair=repair)
+
+
+async def _asked(server: Server, *, repair: bool) -> Document:
+    run: Document = await server.post("/api/reconciliation/runs", {"repair": repair}, limit_s=_RUN_S)
+    return run
 
 
 async def _history(server: Server, screen: Screen, most: int) -> None:

@@ -317,3 +317,15 @@ def test_without_a_server_every_command_says_what_to_do(tmp_path: Path) -> None:
     alone = Shell({"TOCSIN_DATA__DIR": str(tmp_path), "TOCSIN_HTTP__PORT": "1"})
     for command in (["status"], ["demo"], ["keys", "list"], ["send", "--to", "u1", "--message", "x"]):
         assert "tocsin serve" in alone.run(*command, status=1).stderr
+
+
+def test_reconcile_says_in_numbers_what_differs(shell: Shell) -> None:
+    run = shell.answer("reconcile", "--repair")
+    assert (run["repair"], run["inSync"]) == (True, True), run
+    told = shell.run("reconcile").stdout
+    assert "deliveries are open in Postgres" in told
+    assert "in sync" in told
+    assert len(shell.answer("reconcile", "--history", "2")["data"]) == 2
+    assert "in sync" in shell.run("reconcile", "--history", "2").stdout
+    assert shell.answer("reconcile", "--preflight")["due"] >= 0
+    assert "are due from" in shell.run("reconcile", "--preflight").stdout
