@@ -41,7 +41,7 @@ class Callers:
         *,
         user: str | None = None,
         key: str | None = None,
-        tries: int = 14,
+        tries: int = 40,
     ) -> dict[str, Any] | None:
         """What was answered with 2xx; None when that did not come about."""
         headers = {"Authorization": f"Bearer {_token(user) if user else ADMIN_KEY}"}

@@ -86,6 +86,7 @@ def _ran(ledger: Ledger, moving: str) -> Check:
 def _figures(options: Options, evidence: Evidence, took_s: float, moving: str) -> dict[str, Any]:
     ledger = evidence.ledger
     statuses = Counter(delivery.status for delivery in evidence.deliveries.values())
+    unknown = Counter(row.reason for row in evidence.deliveries.values() if row.status == "UNCERTAIN")
     return {
         "seed": options.seed,
         "seconds": options.seconds,
@@ -95,6 +96,7 @@ def _figures(options: Options, evidence: Evidence, took_s: float, moving: str) -
         "of them in Redis alone at first": sum(e.durability == "redis" for e in ledger.accepted.values()),
         "deliveries": len(evidence.deliveries),
         "statuses": ", ".join(f"{status} {count}" for status, count in statuses.most_common()),
+        "uncertain because of": ", ".join(f"{reason} {count}" for reason, count in unknown.most_common()) or "none",
         "calls of providers": len(ledger.calls),
         "taken by providers": sum(call.accepted_ms is not None for call in ledger.calls),
         "reads": len(ledger.reads),
