@@ -4,7 +4,7 @@ Each check looks at the evidence alone and answers what is wrong; tests/torture/
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tests.torture.evidence import OPEN, RESENT, Delivery, Evidence, Key
@@ -103,7 +103,7 @@ def done_once(evidence: Evidence, check: Check) -> None:
 @rule("invariants", "I1 what is open is in the time index, and the index holds nothing else")
 def indexed(evidence: Evidence, check: Check) -> None:
     open_steps = {f"{d.notification}:{d.step}": d for d in evidence.deliveries.values() if d.status in OPEN}
-    in_flight = dict(_steps_in_flight(evidence))
+    in_flight = dict(_steps_in_flight(evidence.flights))
     for member, delivery in open_steps.items():
         check.looked_at += 1
         if member not in in_flight:
@@ -162,6 +162,19 @@ def none_after_read(evidence: Evidence, check: Check) -> None:
         if read_ms is not None:
             check.looked_at += 1
             _no_claim_after(evidence, check, delivery, read_ms, "its read was answered")
+
+
+@rule("invariants", "I6 what Postgres has open is in motion again once Redis was emptied")
+def rebuilt(evidence: Evidence, check: Check) -> None:
+    check.looked_at = len(evidence.flights)
+    if evidence.rebuilt is None:
+        return
+    before, after = (dict(_steps_in_flight(flights)) for flights in (evidence.flights, evidence.rebuilt))
+    for member, (notification, letter, time) in before.items():
+        if after.get(member) != (notification, letter, time):
+            told = f"step {member} was {letter} at {time}, and after the rebuild {after.get(member, 'nothing')}"
+            check.wrong.append((notification, told))
+    check.wrong += [("", f"step {member} came out of nothing") for member in sorted(after.keys() - before.keys())]
 
 
 @rule("invariants", "nothing was claimed after an answered cancel")
@@ -296,9 +309,9 @@ def _no_claim_after(evidence: Evidence, check: Check, delivery: Delivery, since_
             (check.apart if evidence.only_in_redis(since_ms) else check.wrong).append((delivery.id, told))
 
 
-def _steps_in_flight(evidence: Evidence) -> Iterator[tuple[str, tuple[str, str, int]]]:
+def _steps_in_flight(flights: Mapping[str, str]) -> Iterator[tuple[str, tuple[str, str, int]]]:
     """Each step in Redis: "notification:number", and its notification, letter and time."""
-    for notification, text in evidence.flights.items():
+    for notification, text in flights.items():
         for step in text.split("|", 4)[-1].split(";"):
             number, _, letter, _, time, *_ = step.split(",")
             yield f"{notification}:{number}", (notification, letter, int(time))

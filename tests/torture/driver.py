@@ -12,7 +12,7 @@ from tests.torture.world import World
 
 _POSTERS = 6
 _READ, _CANCELLED, _REPEATED, _BULK = 0.2, 0.05, 0.08, 0.15
-_MIND_EVERY_S, _DEVICE_EVERY_S = 0.7, 3.0
+_MIND_EVERY_S, _DEVICE_EVERY_S, _REPLAY_EVERY_S = 0.7, 3.0, 8.0
 _WORDS = {"EMAIL": "email", "SMS": "sms", "PUSH": "push"}
 
 
@@ -30,6 +30,7 @@ class Driver:
         self._posts = 0
         self.asked = 0
         """Deliveries asked for in events that were accepted."""
+        self.replayed = 0
 
     async def people(self) -> None:
         """Stores who is told later."""
@@ -41,7 +42,7 @@ class Driver:
         loop = asyncio.get_running_loop()
         self._start, self._end = loop.time(), loop.time() + seconds
         posters = [self._post_on() for _ in range(_POSTERS)]
-        await asyncio.gather(*posters, self._change_minds(), self._add_devices())
+        await asyncio.gather(*posters, self._change_minds(), self._add_devices(), self._replay())
         while self._later:
             await asyncio.wait(tuple(self._later))
 
@@ -153,6 +154,13 @@ class Driver:
             number = self._chance.randrange(USERS)
             token = {"token": f"dead-device-{number}-{self._posts}"}
             self._do_later(self._add(f"/api/users/{user_of(number)}/devices", token))
+
+    async def _replay(self) -> None:
+        """What was given up is tried again, as an admin does when a provider is back."""
+        while asyncio.get_running_loop().time() < self._end:
+            await asyncio.sleep(_REPLAY_EVERY_S)
+            answer = await self._callers.ask("POST", "/api/dead-letters/retry", {"limit": 50})
+            self.replayed += answer["replayed"] if answer else 0
 
     async def _add(self, path: str, token: Body) -> None:
         await self._callers.ask("PUT", path, token)

@@ -93,6 +93,8 @@ class Evidence:
     in_channels: dict[str, float] = field(default_factory=dict)
     """Members of every due:<channel>, with their times."""
     flights: dict[str, str] = field(default_factory=dict)
+    rebuilt: dict[str, str] | None = None
+    """The flights after Redis was emptied once more, when nothing moved; None where that was left out."""
     api_counts: dict[str, dict[str, int]] = field(default_factory=dict)
     """What the API says of some events: deliveries by status."""
     postgres_away: list[tuple[int, int]] = field(default_factory=list)
@@ -167,7 +169,14 @@ def _read_redis(evidence: Evidence, client: redis.Redis) -> None:
             evidence.in_channels |= dict(client.zrange(name, 0, -1, withscores=True))
         elif name == "tocsin:due":
             evidence.due = dict(client.zrange(name, 0, -1, withscores=True))
-        elif name.startswith("tocsin:flight:"):
-            start = name.removeprefix("tocsin:flight:")
-            evidence.flights |= {f"{start}-{field}": text for field, text in client.hgetall(name).items()}
+    evidence.flights = flights(client)
     evidence.facts = client.xlen("tocsin:facts")
+
+
+def flights(client: redis.Redis) -> dict[str, str]:
+    """Every flight, by its notification, as the scripts write it."""
+    found: dict[str, str] = {}
+    for name in client.scan_iter("tocsin:flight:*", count=1000):
+        start = name.removeprefix("tocsin:flight:")
+        found |= {f"{start}-{field}": text for field, text in client.hgetall(name).items()}
+    return found

@@ -90,7 +90,7 @@ class Mail:
     def _noted(self, raw: bytes, to: str) -> Call:
         head = BytesHeaderParser().parsebytes(raw.partition(b"\r\n\r\n")[0] + b"\r\n\r\n")
         delivery, attempt = str(head["X-Tocsin-Delivery"]), int(str(head["X-Tocsin-Attempt"]))
-        if not str(head["Message-ID"]).startswith(f"<{delivery}.{attempt}@"):
+        if not str(head["Message-ID"]).startswith(f"<{delivery}@"):
             self._ledger.trouble.append(
                 f"a mail of {delivery} attempt {attempt} has the Message-ID {head['Message-ID']}"
             )

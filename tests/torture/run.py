@@ -17,7 +17,7 @@ from rich.console import Console
 from tests.torture import report
 from tests.torture.check import Check, check_all
 from tests.torture.driver import Driver
-from tests.torture.evidence import Evidence, gather
+from tests.torture.evidence import Evidence, flights, gather
 from tests.torture.faults import Faults, schedule
 from tests.torture.ledger import Ledger
 from tests.torture.options import Options, options_of
@@ -25,6 +25,7 @@ from tests.torture.quiet import quiet
 from tests.torture.world import World
 
 _ASKED_OF_API = 100
+_REBUILT_S = 60.0
 
 
 async def torture(options: Options, folder: Path, console: Console) -> bool:
@@ -44,11 +45,13 @@ async def torture(options: Options, folder: Path, console: Console) -> bool:
         took_s, moving = await quiet(world, options.quiet_s)
         evidence = await asyncio.to_thread(gather, ledger, world.postgres_url, world.redis)
         await _ask_api(driver, evidence)
+        if not moving and not any("empty_redis".startswith(kind) for kind in options.without):
+            evidence.rebuilt = await _rebuilt(world, len(evidence.flights))
     finally:
         await world.close()
         await driver.close()
     checks = [*check_all(evidence), _ran(ledger, moving)]
-    figures = _figures(options, evidence, took_s, moving)
+    figures = _figures(options, evidence, took_s, moving) | {"replayed": driver.replayed}
     report.show(console, figures, checks, evidence)
     if options.report:
         report.write(options.report, figures, checks, ledger.faults)
@@ -73,6 +76,17 @@ async def _ask_api(driver: Driver, evidence: Evidence) -> None:
         answer = await driver.counts(event)
         if answer is not None:
             evidence.api_counts[event] = answer["counts"]["deliveries"]
+
+
+async def _rebuilt(world: World, expected: int) -> dict[str, str]:
+    """Empties Redis once more, and answers what is in motion when all of it is back, or time is up."""
+    await asyncio.to_thread(world.redis.flushall)
+    deadline = time.monotonic() + _REBUILT_S
+    while True:
+        found = await asyncio.to_thread(flights, world.redis)
+        if len(found) >= expected or time.monotonic() > deadline:
+            return found
+        await asyncio.sleep(0.5)
 
 
 def _ran(ledger: Ledger, moving: str) -> Check:

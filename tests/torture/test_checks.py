@@ -61,6 +61,7 @@ def the_truth() -> Evidence:
     evidence.notifications = {EVENT: 1}
     evidence.deliveries = {row.id: row for row in rows}
     evidence.flights = {NOTE: f"ann|{EVENT}|0|0|3,EMAIL,W,1,{BEGAN + 7_200_000},"}
+    evidence.rebuilt = dict(evidence.flights)
     evidence.due = {f"n:{NOTE}": BEGAN + 7_200_000.0}
     evidence.keys = [Key("tocsin:due", "zset", -1, 1), Key(f"tocsin:flight:{NOTE[:18]}", "hash", -1, 1)]
     evidence.api_counts = {EVENT: {"SENT": 1, "DELIVERED": 1, "SCHEDULED": 1, "FAILED": 0}}
@@ -170,6 +171,12 @@ LIES: list[tuple[str, str, Lie]] = [
         "a retry came after a read",
         "I5 nothing was claimed after",
         lambda e: e.ledger.reads.update({NOTE: BEGAN + 3_999}),
+    ),
+    ("a flight was not rebuilt", "I6 what Postgres has open", lambda e: setattr(e, "rebuilt", {})),
+    (
+        "a flight was rebuilt for another time",
+        "I6 what Postgres has open",
+        lambda e: setattr(e, "rebuilt", {NOTE: f"ann|{EVENT}|0|0|3,EMAIL,W,1,{BEGAN},"}),
     ),
     (
         "a claim came after a cancel",
