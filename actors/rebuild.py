@@ -178,13 +178,20 @@ class _Rebuild:
         )
 
     async def _restore_open(self) -> None:
-        after = rows.FIRST
         # The deliveries of a notification lie scattered among those of its event: in large pages most meet.
-        while page := await self._store.postgres.call(rows.open_deliveries, after, _DELIVERIES_A_PAGE):
-            await self._keep_events({row.event for row in page} - self._entered - self._kept)
-            # On another thread: sends under way go on meanwhile.
-            await self._restore(await asyncio.to_thread(self._flights_of, page))
-            after = page[-1].id
+        page = await self._page_after(rows.FIRST)
+        while page:
+            following = asyncio.create_task(self._page_after(page[-1].id))
+            try:
+                await self._keep_events({row.event for row in page} - self._entered - self._kept)
+                # On another thread: sends under way go on meanwhile.
+                await self._restore(await asyncio.to_thread(self._flights_of, page))
+                page = await following
+            finally:
+                following.cancel()
+
+    async def _page_after(self, after: UUID) -> list[OpenRow]:
+        return await self._store.postgres.call(rows.open_deliveries, after, _DELIVERIES_A_PAGE)
 
     async def _keep_events(self, wanted: set[UUID]) -> None:
         ordered = sorted(wanted)

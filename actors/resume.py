@@ -6,7 +6,7 @@ may have been sent by a process that died with Redis. When every process has tol
 
 from dataclasses import dataclass, field
 
-from tocsin.domain.delivery import OPEN, Channel, History, Status, key, shown_attempt
+from tocsin.domain.delivery import OPEN, Channel, History, Status, key, parse_key, shown_attempt
 from tocsin.storage.flights import OpenStep
 
 
@@ -23,7 +23,7 @@ class Resuming:
 
     def step(self, number: int, channel: Channel, history: History, scheduled_ms: int | None) -> OpenStep | None:
         """The step as it goes on; None for one that is final."""
-        attempt, status = shown_attempt(history)
+        attempt, status = _standing(history)
         if status not in OPEN:
             return None
         told = history[key(attempt, status)]
@@ -34,3 +34,11 @@ class Resuming:
             self.doubted += 1
             return OpenStep(number, channel, Status.SENDING, attempt, self.lost_ms)
         return OpenStep(number, channel, status, attempt, time_ms)
+
+
+def _standing(history: History) -> tuple[int, Status]:
+    """The attempt that counts and where it stands; of most only the plan is known."""
+    if len(history) == 1:
+        attempt, status, _ = parse_key(next(iter(history)))
+        return attempt, status
+    return shown_attempt(history)

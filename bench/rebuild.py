@@ -60,10 +60,8 @@ async def _measure(settings: Settings, waiting: int) -> Figure:
     finally:
         await store.close()
         await postgres.close()
-    wrong = len(before.items() ^ after.items())
-    return under(
-        "rebuild", "s", [took_s], _CEILING_S, waiting=len(before), lost=len(before.keys() - after), wrong=wrong
-    )
+    lost, late = len(before.keys() - after), len(before.items() - after.items())
+    return under("rebuild", "s", [took_s], _CEILING_S, waiting=len(before), lost=lost, late=late)
 
 
 async def _rebuilt(store: Store, rebuilder: Rebuilder) -> float:
