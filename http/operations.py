@@ -65,6 +65,9 @@ async def get_ready(call: Call[None, NoQuery]) -> Readiness:
             retry_after_s=2,
             more={"parts": parts},
         )
+    if redis == "ready" and store.life.is_lost:
+        # Events are taken meanwhile.
+        parts["redis"] = "it was emptied or is an older one; it is rebuilt from Postgres"
     parts["actors"] = await _state_of_actors(call.context)
     whole = set(parts.values()) == {"ready"}
     resting = await _resting(store)

@@ -14,7 +14,7 @@ from loguru import logger
 from redis.exceptions import LockError
 
 from tocsin.domain.breaker import BreakerRules
-from tocsin.domain.errors import PostgresAway, RedisAway, RedisLost, Unavailable
+from tocsin.domain.errors import PostgresAway, RedisAway, Unavailable
 from tocsin.domain.event import Contact, Event, Recipient
 from tocsin.domain.settings import Settings
 from tocsin.storage import bad_facts, installation, queries, users
@@ -128,11 +128,9 @@ class Store:
         return Recall(self._client, self._keys, "", self._scripts, self.flights, self.profiles)
 
     async def ping(self) -> None:
-        """Raises RedisAway when Redis does not answer, and RedisLost while it is rebuilt."""
+        """Raises RedisAway when Redis does not answer."""
         with told():
             await self._client.ping()
-        if self.life.is_lost:
-            raise RedisLost("it was emptied or is an older one; it is being rebuilt")
 
     async def depths(self) -> Depths:
         """What waits in Redis. Raises RedisAway."""

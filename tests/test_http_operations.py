@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 import pytest
+import redis
 from loguru import logger
 from prometheus_client import CollectorRegistry
 
@@ -194,6 +195,8 @@ async def test_the_outbox_shows_what_the_sandbox_received(served: Served) -> Non
 
 @pytest.fixture
 async def without_postgres(settings: Callable[..., Settings], redis_url: str) -> AsyncIterator[Served]:
+    with redis.Redis.from_url(redis_url) as client:
+        client.set("tocsin:epoch", "the-life-before")
     async with serving(settings(SETTINGS), redis_url, NOWHERE_POSTGRES) as made:
         yield made
 
@@ -213,6 +216,16 @@ async def test_events_are_taken_while_postgres_is_away(without_postgres: Served)
     answer = await without_postgres.api.get("/api/events")
     problem_of(answer, 503, "postgres_away")
     assert int(answer.headers["retry-after"]) > 0
+
+
+async def test_events_are_taken_while_redis_is_empty_and_postgres_is_away(
+    settings: Callable[..., Settings], redis_url: str
+) -> None:
+    async with serving(settings(SETTINGS), redis_url, NOWHERE_POSTGRES) as served:
+        assert (await served.posted(recipients=[ASHA]))["durability"] == "redis"
+        ready = await served.client().get("/ready")
+        assert (ready.status_code, ready.json()["status"]) == (200, "DEGRADED")
+        assert "emptied" in ready.json()["parts"]["redis"]
 
 
 async def test_a_key_that_redis_knows_is_taken_while_postgres_is_away(
