@@ -5,7 +5,7 @@ of all that Redis did until then. What is still open then, with its row locked, 
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -27,9 +27,6 @@ _CURSOR: Final = "open"
 _MOST_LOST: Final = 5_000
 """How many one run puts back; the next goes on."""
 _SHARE: Final = 0.5
-_REPLAYED_LATELY_MS: Final = 30_000
-"""Longer than from the first look at a delivery to the last: what was replayed in between was not there at the first,
-and may be over by the last."""
 
 
 async def find_missing(round_: Round) -> None:
@@ -76,9 +73,9 @@ async def _judge(round_: Round, lost: Sequence[OpenDelivery]) -> None:
         round_.skipped("missing", len(lost))
         return
     for first in range(0, len(lost), MOST_ITEMS):
-        some = [delivery.id for delivery in lost[first : first + MOST_ITEMS]]
+        some = {delivery.id: delivery.version for delivery in lost[first : first + MOST_ITEMS]}
         if round_.mend:
-            for event in await round_.store.postgres.call(ledger.cancelled_events, some):
+            for event in await round_.store.postgres.call(ledger.cancelled_events, list(some)):
                 # Redis may have forgotten it: what is put back is then cancelled at once.
                 await round_.store.flights.withdraw(event, None)
         restore = await _restoring(round_) if round_.mend else None
@@ -103,26 +100,24 @@ async def _restoring(round_: Round) -> Restore:
 @dataclass(frozen=True, slots=True)
 class Judged:
     """A delivery without a flight. `answer` is that of Flights.restore, or "open" where nothing was put back; "doubted"
-    where Postgres refused to store something of it."""
+    where Postgres refused to store something of it, or where its row has changed since it was looked for: then nobody
+    looked in Redis after that."""
 
     row: LockedDelivery
     answer: str
 
 
-def put_back(deliveries: Sequence[str], lease_ms: int, restore: Restore | None) -> list[Judged]:
-    """Puts those of `deliveries` (at most 100) into motion that are open, while their rows are locked; without
-    `restore` only says which they are. Run by Postgres.call."""
+def put_back(deliveries: Mapping[str, str], lease_ms: int, restore: Restore | None) -> list[Judged]:
+    """Puts those of `deliveries` (at most 100, with their rows' versions) into motion that are open, while their rows
+    are locked; without `restore` only says which they are. Run by Postgres.call."""
     return in_transaction(lambda: _put_back(deliveries, lease_ms, restore))
 
 
-def _put_back(deliveries: Sequence[str], lease_ms: int, restore: Restore | None) -> list[Judged]:
-    rows = [
-        row
-        for row in ledger.locked(deliveries, lease_ms=lease_ms)
-        if row.is_open and row.now_ms - row.replayed_ms > _REPLAYED_LATELY_MS
-    ]
+def _put_back(deliveries: Mapping[str, str], lease_ms: int, restore: Restore | None) -> list[Judged]:
+    rows = [row for row in ledger.locked(list(deliveries), lease_ms=lease_ms) if row.is_open]
+    changed = {row.id for row in rows if row.version != deliveries[row.id]}
     doubted = ledger.refused([str(row.notification) for row in rows])
-    good = [row for row in rows if row.is_sendable and str(row.notification) not in doubted]
+    good = [row for row in rows if row.is_sendable and str(row.notification) not in doubted and row.id not in changed]
     answers = ["open"] * len(good)
     if restore and good:
         events = queries.contents([row.event for row in good if row.event])

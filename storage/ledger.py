@@ -10,7 +10,7 @@ from itertools import groupby
 from typing import Any, Final
 from uuid import UUID
 
-from tocsin.domain.delivery import OPEN, Channel, Reason, Status, key, shown_attempt
+from tocsin.domain.delivery import OPEN, Channel, Status, shown_attempt
 from tocsin.domain.plan import Priority
 from tocsin.storage.database import cursor, database
 from tocsin.storage.flights import OpenFlight, OpenStep
@@ -20,7 +20,7 @@ _FIRST: Final = UUID(int=0)
 
 # The condition is that of the index deliveries_open, word for word.
 _PAGE: Final = """
-select id::text, notification_id::text, event_id::text, step, status from deliveries
+select id::text, notification_id::text, event_id::text, step, status, xmin::text from deliveries
 where status in ('SCHEDULED', 'QUEUED', 'RETRYING', 'SENDING') and id > %s::uuid order by id limit %s
 """
 
@@ -28,7 +28,7 @@ _LOCKED: Final = """
 select delivery.id::text, delivery.notification_id, delivery.event_id, note.user_id, delivery.step, delivery.channel,
   delivery.status, delivery.history, delivery.scheduled_for, delivery.queued_at, delivery.next_attempt_at,
   delivery.last_attempted_at, note.read_at, event.priority, event.cancelled_at is not null,
-  (extract(epoch from clock_timestamp()) * 1000)::bigint
+  (extract(epoch from clock_timestamp()) * 1000)::bigint, delivery.xmin::text
 from deliveries delivery
 left join notifications note on note.id = delivery.notification_id
 left join events event on event.id = delivery.event_id and event.accepted_at is not null
@@ -68,6 +68,8 @@ class OpenDelivery:
     event: str | None
     step: int
     status: str
+    version: str
+    """Another one once anything of the row has changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +88,8 @@ class LockedDelivery:
     read_ms: int
     critical: bool
     cancelled: bool
-    replayed_ms: int
-    """When somebody replayed it, if it waits because of that, else 0."""
     now_ms: int
+    version: str
 
     @property
     def is_open(self) -> bool:
@@ -166,12 +167,9 @@ def flights_of(deliveries: Iterable[LockedDelivery]) -> list[OpenFlight]:
 
 
 def _delivery(row: Sequence[Any], lease_ms: int) -> LockedDelivery:
-    identifier, notification, event, user, step, channel, status, history, *times, read, priority, cancelled, now_ms = (
-        row
-    )
+    identifier, notification, event, user, step, channel, status, history, *more = row
+    *times, read, priority, cancelled, now_ms, version = more
     scheduled, queued, retrying, began = map(ms_of, times)
-    attempt, standing = shown_attempt(history)
-    told = history[key(attempt, standing)]
     time_ms = {
         Status.SCHEDULED: scheduled,
         Status.QUEUED: queued,
@@ -186,11 +184,11 @@ def _delivery(row: Sequence[Any], lease_ms: int) -> LockedDelivery:
         step=step,
         channel=Channel(channel),
         status=Status(status),
-        attempt=attempt,
+        attempt=shown_attempt(history)[0],
         time_ms=time_ms.get(Status(status)) or now_ms,
         read_ms=ms_of(read) or 0,
         critical=priority == Priority.CRITICAL,
         cancelled=bool(cancelled),
-        replayed_ms=told["at"] if told.get("reason") == Reason.REPLAYED else 0,
         now_ms=now_ms,
+        version=version,
     )

@@ -13,6 +13,7 @@ from tests.scenes import an_event, people, routing
 from tests.stored import ask
 from tocsin.actors.alerts import Alerts
 from tocsin.actors.fan_out import fan_out
+from tocsin.actors.missing import put_back
 from tocsin.actors.persist import Persister
 from tocsin.actors.reconcile import Reconciler, RunUnderWay
 from tocsin.actors.route import route
@@ -22,6 +23,7 @@ from tocsin.domain.delivery import Channel, Status
 from tocsin.domain.event import Event
 from tocsin.domain.plan import Step
 from tocsin.domain.settings import Settings
+from tocsin.storage import ledger
 from tocsin.storage.by import By
 from tocsin.storage.flights import Claim, Ending
 from tocsin.storage.postgres import Postgres
@@ -399,3 +401,16 @@ async def test_a_repair_and_a_replay_at_once_send_once(scene: Scene) -> None:
         assert (await scene.run()).in_sync
     assert {claim.attempt for claim in again} == {2}
     assert len({claim.notification for claim in again}) == len(again) == 50
+
+
+async def test_what_changed_since_it_was_looked_for_is_left_for_the_next_run(scene: Scene) -> None:
+    async with scene.draining():
+        (note,) = await scene.routed(an_event(SOON), "asha")
+        await scene.store.settled()
+        (looked_for,) = await scene.store.postgres.call(ledger.open_page, None, 10)
+        await scene.lose([note])
+        await scene.store.postgres.call(ask, "update deliveries set price = '1'")
+        seen = {looked_for.id: looked_for.version}
+        (judged,) = await scene.store.postgres.call(put_back, seen, LEASE_MS, None)
+        assert judged.answer == "doubted"
+        assert (await scene.run()).checks["missing"].repaired == 1
