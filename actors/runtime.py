@@ -197,6 +197,7 @@ class Runtime:
             logger.info("what is left in the journal is stored by others, or at the next start")
         except Exception:
             logger.exception("the journal could not be left in order; others take it up")
+        await self._alerts.close(_LEAST_S)
         await self._store.close()
 
 
