@@ -7,7 +7,7 @@ from typing import Any
 
 from tests.torture.callers import Callers
 from tests.torture.kinds import USERS, Body, Making, user_of
-from tests.torture.ledger import Accepted, OptOut, now_ms
+from tests.torture.ledger import Accepted, OptOut, Repeat, now_ms
 from tests.torture.world import World
 
 _POSTERS = 6
@@ -104,7 +104,9 @@ class Driver:
         await asyncio.sleep(delay_s)
         answer = await self._callers.ask("POST", "/api/notifications", body, key=key)
         if answer is not None:
-            self._ledger.repeats.append((event, answer["id"]))
+            again = Accepted(answer["id"], answer["durability"], now_ms(), answer["recipientCount"], key)
+            self._ledger.repeats.append(Repeat(event, again.id, again.durability, again.answered_ms))
+            self._ledger.accepted.setdefault(again.id, again)
 
     def _note(self, answer: dict[str, Any], key: str, kind: str) -> None:
         event = answer["id"]

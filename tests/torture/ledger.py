@@ -51,6 +51,16 @@ class Accepted:
 
 
 @dataclass(frozen=True, slots=True)
+class Repeat:
+    """A request that was sent again under its Idempotency-Key, and what that was answered with."""
+
+    event: str
+    answered: str
+    durability: str
+    answered_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class OptOut:
     """A channel that a person had certainly switched off: from the answer until it was asked to be on again."""
 
@@ -83,8 +93,7 @@ class Ledger:
     """When the answer came that an event is stopped."""
     opt_outs: list[OptOut] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
-    repeats: list[tuple[str, str]] = field(default_factory=list)
-    """Two events that one Idempotency-Key was answered with."""
+    repeats: list[Repeat] = field(default_factory=list)
     trouble: list[str] = field(default_factory=list)
     """What should not happen and is nobody's delivery: a process that fell over or did not stop in time."""
     refused: dict[str, int] = field(default_factory=dict)
