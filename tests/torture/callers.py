@@ -10,7 +10,7 @@ import httpx
 import jwt
 
 from tests.program import ADMIN_KEY, JWT_SECRET
-from tests.torture.ledger import Ledger
+from tests.torture.ledger import Ledger, now_ms
 
 _AGAIN = frozenset({409, 429, 500, 502, 503, 504})
 _IN_DOUBT_S = 90.0
@@ -66,6 +66,7 @@ class Callers:
                 if answer.status_code not in _AGAIN and not unknown_yet:
                     break
             await asyncio.sleep(min(2.0, 0.2 * 2**turn) * self._chance.uniform(0.5, 1))
+        self._ledger.given_up.append(f"{now_ms()} {method} {path} {said}")
         words = f"{method} {path.split('/')[2]}: {said[:60]}"
         self._ledger.refused[words] = self._ledger.refused.get(words, 0) + 1
         return None

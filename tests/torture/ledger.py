@@ -96,5 +96,7 @@ class Ledger:
     repeats: list[Repeat] = field(default_factory=list)
     trouble: list[str] = field(default_factory=list)
     """What should not happen and is nobody's delivery: a process that fell over or did not stop in time."""
+    given_up: list[str] = field(default_factory=list)
+    """Requests that were not done, one by one."""
     refused: dict[str, int] = field(default_factory=dict)
     """Requests that were not done, by what they were answered."""

@@ -5,6 +5,7 @@ import time
 
 import psycopg2
 from redis.exceptions import RedisError
+from rich.console import Console
 
 from tests.torture.ledger import now_ms
 from tests.torture.world import FAR_MS, World
@@ -15,13 +16,17 @@ select (select count(*) from deliveries where status in ('SCHEDULED', 'QUEUED', 
   (select count(*) from events where accepted_at is not null and status in ('PENDING', 'PROCESSING'))
 """
 _TWICE = 2
+_SAY_EVERY_S = 10.0
 
 
-async def quiet(world: World, limit_s: float) -> tuple[float, str]:
+async def quiet(world: World, limit_s: float, console: Console) -> tuple[float, str]:
     """How long it took, and what still moved at the limit ('' when nothing did)."""
-    began, still = time.monotonic(), 0
+    began, still, said = time.monotonic(), 0, 0.0
     while True:
         moving = await asyncio.to_thread(_moving, world)
+        if moving and time.monotonic() - said > _SAY_EVERY_S:
+            said = time.monotonic()
+            console.print(f"waiting for quiet: {moving}")
         still = 0 if moving else still + 1
         took_s = time.monotonic() - began
         if still >= _TWICE or took_s > limit_s:

@@ -42,7 +42,7 @@ async def torture(options: Options, folder: Path, console: Console) -> bool:
         await asyncio.gather(driver.run(options.seconds), Faults(world).run(faults), _progress(world, driver, console))
         for mood in world.moods.values():
             mood.calm()
-        took_s, moving = await quiet(world, options.quiet_s)
+        took_s, moving = await quiet(world, options.quiet_s, console)
         evidence = await asyncio.to_thread(gather, ledger, world.postgres_url, world.redis)
         await _ask_api(driver, evidence)
         if not moving and not any("empty_redis".startswith(kind) for kind in options.without):
@@ -52,6 +52,7 @@ async def torture(options: Options, folder: Path, console: Console) -> bool:
         await driver.close()
     checks = [*check_all(evidence), _ran(ledger, moving)]
     figures = _figures(options, evidence, took_s, moving) | {"replayed": driver.replayed}
+    (folder / "given-up.log").write_text("\n".join(ledger.given_up))
     report.show(console, figures, checks, evidence)
     if options.report:
         report.write(options.report, figures, checks, ledger.faults)
