@@ -21,7 +21,7 @@ async def fan_out(store: Store, event_id: str) -> None:
         say("fan-out", error)
     except Exception as error:
         logger.exception("fan-out of {} failed", event_id)
-        await store.flights.back_off(f"e:{event_id}", identifier, error=type(error).__name__)
+        await _back_off(store, identifier, error)
 
 
 async def _pages(store: Store, identifier: UUID) -> None:
@@ -36,3 +36,10 @@ async def _pages(store: Store, identifier: UUID) -> None:
         if page.chunk is not None:
             await store.calls.put(queues.ROUTE, "route", str(identifier), page.chunk)
         cursor, state = page.cursor, page.state
+
+
+async def _back_off(store: Store, event: UUID, error: Exception) -> None:
+    try:
+        await store.flights.back_off(f"e:{event}", event, error=type(error).__name__)
+    except Unavailable as away:
+        say("fan-out", away)

@@ -28,10 +28,10 @@ async def route(store: Store, event_id: str, chunk: int) -> None:
         await _route(store, identifier, chunk)
     except Unavailable as error:
         say("routing", error)
-        await _wait(store, entry, identifier)
+        await _wait(store, entry, identifier, error=None)
     except Exception as error:
         logger.exception("chunk {} of {} failed", chunk, event_id)
-        await store.flights.back_off(entry, identifier, error=type(error).__name__)
+        await _wait(store, entry, identifier, error=type(error).__name__)
 
 
 async def _route(store: Store, identifier: UUID, chunk: int) -> None:
@@ -78,9 +78,10 @@ def _routing(event: Event, person: Recipient, contact: Contact | None) -> Routin
     return Routing(ids.notification_id(event.id, person.id), person.id, deliveries)
 
 
-async def _wait(store: Store, entry: str, event: UUID) -> None:
-    """A chunk whose people are not known yet waits without counting as failed."""
+async def _wait(store: Store, entry: str, event: UUID, *, error: str | None) -> None:
+    """A chunk whose people are not known yet waits without counting as failed. Where Redis does not hear of it, it is
+    called again all the same, without having been counted."""
     try:
-        await store.flights.back_off(entry, event, error=None)
-    except Unavailable as error:
-        say("routing", error)
+        await store.flights.back_off(entry, event, error=error)
+    except Unavailable as away:
+        say("routing", away)

@@ -4,6 +4,7 @@ import asyncio
 import random
 import time
 from collections.abc import Coroutine, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
@@ -49,6 +50,8 @@ class Lane:
         self._free = sender.concurrency
         self._slot = asyncio.Condition()
         self._under_way: set[asyncio.Task[None]] = set()
+        self._calls = 0
+        """How many calls of the provider are under way."""
         self._open = True
 
     @property
@@ -84,11 +87,12 @@ class Lane:
         await self.sender.close()
 
     async def _break_off(self) -> None:
-        late = set(self._under_way)
+        late, calls = set(self._under_way), self._calls
         for task in late:
             task.cancel()
+        if calls:
+            logger.warning("{} sends on {} were broken off; they will show as uncertain", calls, self.channel)
         if late:
-            logger.warning("{} sends on {} were broken off; they will show as uncertain", len(late), self.channel)
             await asyncio.wait(late, timeout=_LEAST_S)
 
     async def _room(self) -> int:
@@ -203,6 +207,9 @@ class Lane:
             outcome = await self._send(message, began)
             took_s = time.monotonic() - called
             ending = self._ending(claim, outcome)
+            if ending.health is Health.DOWN and took_s > self.sender.timeout_s + _MARGIN_S:
+                # This process was frozen, or had no time: that no answer was heard says nothing of the provider.
+                ending = replace(ending, health=Health.UNSAID)
             recorded = self._recorder.add(ending)
             if ending.health is Health.DOWN:
                 # Nothing takes its place before the breaker knows: a provider that refuses at once would be offered
@@ -227,6 +234,7 @@ class Lane:
         # A process that was frozen after its claim began finds its lease gone: another may be sending by now.
         if time.monotonic() - began > self._rules.lease_ms / 1000 - self.sender.timeout_s - _MARGIN_S:
             return Outcome(OutcomeKind.TEMPORARY, Reason.LEASE_LOST, message="not sent: the lease would not outlast it")
+        self._calls += 1
         try:
             return await asyncio.wait_for(self.sender.send(message), self.sender.timeout_s + _MARGIN_S / 2)
         except TimeoutError:
@@ -234,3 +242,5 @@ class Lane:
         except Exception as error:
             logger.exception("{} raised", self.sender.provider)
             return Outcome(OutcomeKind.UNKNOWN, Reason.INTERNAL, message=type(error).__name__)
+        finally:
+            self._calls -= 1

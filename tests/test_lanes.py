@@ -7,6 +7,7 @@ from typing import Any
 
 import fakeredis
 import pytest
+from loguru import logger
 from prometheus_client import CollectorRegistry
 from redis.exceptions import ResponseError
 
@@ -14,6 +15,7 @@ from tests.scenes import an_event, people, routed
 from tocsin.actors.fan_out import fan_out
 from tocsin.actors.metrics import SendCounters, StoredCounters
 from tocsin.actors.outcomes import SendRules
+from tocsin.actors.route import route
 from tocsin.actors.send import Lane
 from tocsin.channels.contract import Message, Outcome, OutcomeKind
 from tocsin.domain.delivery import Channel, Reason
@@ -320,6 +322,61 @@ async def test_a_run_that_waits_for_room_ends_when_the_process_stops(store: Stor
     await until(lambda: bool(carrier.got))
     await asyncio.wait_for(sms.close(0.1), 3)
     await asyncio.wait_for(running, 1)
+
+
+async def test_only_sends_that_had_begun_count_as_broken_off(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    carrier = Carrier(concurrency=1)
+    carrier.held, carrier.timeout_s = {"u1", "u2"}, 30
+    await sms_to(store, "u1")
+    sms = lane(store, carrier)
+    with pytest.raises(TimeoutError):  # a run waits for room
+        await asyncio.wait_for(sms.run(), 0.1)
+    assert len(carrier.got) == 1
+    other = lane(store, carrier)
+    await sms_to(store, "u2")
+    begins = asyncio.Event()
+
+    async def never(*_: Any, **__: Any) -> list[bool]:
+        begins.set()
+        await asyncio.Event().wait()
+        return []
+
+    monkeypatch.setattr(store.flights, "begin", never)
+    running = asyncio.create_task(other.run())
+    await begins.wait()
+    said: list[str] = []
+    sink = logger.add(lambda message: said.append(message.record["message"]), level="WARNING")
+    await asyncio.gather(sms.close(0.05), other.close(0.05))
+    await running
+    logger.remove(sink)
+    assert said == ["1 sends on SMS were broken off; they will show as uncertain"]
+
+
+async def test_what_was_late_by_our_own_doing_says_nothing_of_the_provider(store: Store) -> None:
+    def frozen(_: Message) -> Outcome:
+        carrier.timeout_s = -3.0  # as if more had passed than a call may take
+        return Outcome(OutcomeKind.UNKNOWN, Reason.TIMEOUT)
+
+    carrier = Carrier(frozen)
+    await sms_to(store, "u1")
+    sms = lane(store, carrier)
+    await run_until(sms, lambda: len(carrier.got) == 1)
+    await sms.close(2)
+    assert (await told(store))[-1] == (1, "UNCERTAIN", "timeout")
+    assert await store._client.hgetall("tocsin:breakers") == {}
+
+
+@pytest.mark.parametrize("work", ["fan_out", "routing"])
+async def test_work_that_failed_as_redis_went_away_says_so_and_ends(
+    store: Store, monkeypatch: pytest.MonkeyPatch, work: str
+) -> None:
+    async def away(*_: Any, **__: Any) -> bool:
+        raise RedisAway("no")
+
+    event = an_event(Step(Channel.SMS, 0))
+    monkeypatch.setattr(store.flights, "event", refusing)
+    monkeypatch.setattr(store.flights, "back_off", away)
+    await (fan_out(store, str(event.id)) if work == "fan_out" else route(store, str(event.id), 0))
 
 
 async def test_outcomes_are_recorded_though_the_persister_cannot_be_called(
