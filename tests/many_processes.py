@@ -50,6 +50,10 @@ class Load:
         self._thread.join(30)
 
     def _run(self) -> None:
+        with httpx.Client(timeout=10, trust_env=False) as api:
+            self._post_steadily(api)
+
+    def _post_steadily(self, api: httpx.Client) -> None:
         number = 0
         while not self._stop.wait(0.03):
             number += 1
@@ -60,7 +64,7 @@ class Load:
             headers = {"Authorization": f"Bearer {ADMIN_KEY}", "Idempotency-Key": f"k{number}"}
             for url in random.sample(self.urls, len(self.urls)) * 20:
                 try:
-                    answer = httpx.post(f"{url}/api/notifications", json=event, headers=headers, timeout=10)
+                    answer = api.post(f"{url}/api/notifications", json=event, headers=headers)
                 except httpx.TransportError:
                     time.sleep(0.05)
                     continue

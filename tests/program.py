@@ -19,6 +19,9 @@ JWT_SECRET = "only-for-tests-only-for-tests-only-for-tests"
 
 Value = TypeVar("Value")
 
+# One for all looks: a client of its own for each would spend its time reading certificates that nobody needs.
+_looking = httpx.Client(timeout=2, trust_env=False)
+
 
 def eventually(look: Callable[[], Value], limit_s: float = 30.0, every_s: float = 0.02) -> Value:
     """What `look` answers once it is true. An assertion that fails inside counts as not yet."""
@@ -76,9 +79,9 @@ class Program:
                 raise RuntimeError(f"it ended with {self.process.returncode}:\n{self.log.read_text()[-5000:]}")
             if self.arguments[0] == "actors":
                 return "ready" in self.log.read_text()
-            return httpx.get(f"{self.url}/ready", timeout=2).status_code == 200
+            return _looking.get(f"{self.url}/ready").status_code == 200
 
-        eventually(look, limit_s)
+        eventually(look, limit_s, every_s=0.1)
         return self
 
     def signal(self, number: int) -> None:
