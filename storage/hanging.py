@@ -44,15 +44,15 @@ class Hanging:
 
     async def _look(self, pool: "WatchedPool") -> None:
         connection: Any = pool.make_connection()  # type: ignore[no-untyped-call]
+        began_s = time.monotonic()
         try:
             await connection.connect()
             await connection.send_command("PING")
             await connection.read_response()
-        except (TimeoutError, exceptions.TimeoutError):
-            return
-        except (exceptions.RedisError, OSError):
+        except (exceptions.RedisError, OSError) as error:
+            if _is_silence(error, began_s):
+                return
             # It does not hang, it refuses: callers hear that at once from itself.
-            pass
         finally:
             await connection.disconnect(nowait=True)
         self.lasts = False
@@ -97,16 +97,26 @@ class Tries(Retry):
         is_retryable: Callable[[Exception], bool] | None = None,
         with_failure_count: bool = False,
     ) -> Any:
+        began_s = time.monotonic()
+
         async def answered() -> Any:
+            nonlocal began_s
+            began_s = time.monotonic()
             answer = await do()
             self._hanging.answered()
             return answer
 
         async def failed(error: Exception, count: int) -> None:
             await (fail(error, count) if with_failure_count else fail(error))
-            if isinstance(error, exceptions.TimeoutError):
+            if _is_silence(error, began_s):
                 self._hanging.missed()
             if self._hanging.lasts:
                 raise error
 
         return await super().call_with_retry(answered, failed, is_retryable, with_failure_count=True)
+
+
+def _is_silence(error: Exception, began_s: float) -> bool:
+    """Whether a call that began then failed because nobody answered. A time-out while redis-py greets the server may
+    come as a lost connection; what is refused is refused at once."""
+    return isinstance(error, (TimeoutError, exceptions.TimeoutError)) or time.monotonic() - began_s >= _SILENT_S

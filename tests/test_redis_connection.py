@@ -1,11 +1,19 @@
 """How Redis is reached: what a burst of calls does, and what its errors mean."""
 
 import asyncio
+import os
+import signal
+import time
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from redis import exceptions
 
 from tocsin.domain.errors import Overloaded, RedisAway
+from tocsin.storage import hanging
+from tocsin.storage import redis as reaching
+from tocsin.storage.embedded_redis import EmbeddedRedis
 from tocsin.storage.redis import connect, told
 
 
@@ -15,6 +23,35 @@ async def test_a_burst_of_calls_waits_its_turn(redis_url: str) -> None:
     answers = await asyncio.gather(*(client.get("x") for _ in range(500)))
     await client.aclose()
     assert answers == [None] * 500
+
+
+@pytest.mark.servers
+async def test_while_redis_hangs_only_the_first_calls_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reaching, "_TIMEOUT_S", 0.6)
+    monkeypatch.setattr(hanging, "_SILENT_S", 0.3)
+    server = EmbeddedRedis(tmp_path)
+    client = connect(server.start())
+    await client.get("x")
+    assert server.pid is not None
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        while not client.connection_pool.hanging.lasts:
+            await asyncio.gather(*(client.get("x") for _ in range(3)), return_exceptions=True)
+        end_s = time.monotonic() + 2.5  # some looks, each in vain
+        while time.monotonic() < end_s:
+            with pytest.raises(exceptions.TimeoutError, match="Redis hangs"):
+                await client.get("x")
+            await asyncio.sleep(0.01)
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+    async with asyncio.timeout(10):
+        while client.connection_pool.hanging.lasts:
+            with suppress(exceptions.TimeoutError):
+                await client.get("x")
+            await asyncio.sleep(0.01)
+    assert await client.get("x") is None
+    await client.aclose()
+    server.stop()
 
 
 async def test_a_connection_to_another_machine_is_kept_alive() -> None:
