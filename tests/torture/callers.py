@@ -10,6 +10,7 @@ import httpx
 import jwt
 
 from tests.program import ADMIN_KEY, JWT_SECRET
+from tests.torture.doors import Doors
 from tests.torture.ledger import Ledger, now_ms
 
 _AGAIN = frozenset({409, 429, 500, 502, 503, 504})
@@ -17,10 +18,10 @@ _IN_DOUBT_S = 90.0
 
 
 class Callers:
-    """One client for each HTTP process."""
+    """Asks until it is answered."""
 
     def __init__(self, doors: Sequence[str], chance: random.Random, ledger: Ledger) -> None:
-        self._clients = [httpx.AsyncClient(base_url=door, timeout=6, trust_env=False) for door in doors]
+        self._doors = Doors(doors, chance, most=12, timeout_s=6)
         self._chance = chance
         self._ledger = ledger
         self._unanswered: dict[str, float] = {}
@@ -30,8 +31,7 @@ class Callers:
         return time.monotonic() - self._unanswered.get(path, -_IN_DOUBT_S) < _IN_DOUBT_S
 
     async def close(self) -> None:
-        for client in self._clients:
-            await client.aclose()
+        await self._doors.close()
 
     async def ask(
         self,
@@ -49,9 +49,8 @@ class Callers:
             headers["Idempotency-Key"] = key
         said = "nothing"
         for turn in range(tries):
-            client = self._clients[self._chance.randrange(len(self._clients))]
             try:
-                answer = await client.request(method, path, json=body, headers=headers)
+                answer = await self._doors.request(method, path, json=body, headers=headers)
             except httpx.HTTPError as error:
                 said = type(error).__name__
                 if not isinstance(error, httpx.ConnectError):

@@ -13,6 +13,7 @@ from urllib.parse import parse_qs, urldefrag, urlsplit
 import httpx
 
 from tests.torture import moods
+from tests.torture.doors import Doors
 from tests.torture.ledger import Call, Ledger, Receipt, now_ms
 from tests.torture.moods import Mood
 from tests.torture.web import delivery_of, treat
@@ -40,10 +41,9 @@ class Twilio:
         self.mood = mood
         self._ledger = ledger
         self._chance = chance
-        self._doors = doors
+        self._doors = Doors(doors, chance, most=6, timeout_s=5)
         self._sent: dict[str, _Sms] = {}
         self._by_number: dict[str, list[str]] = {}
-        self._client = httpx.AsyncClient(timeout=5, trust_env=False)
         self._telling: set[asyncio.Task[None]] = set()
         self._refusals = {
             moods.LATER: _problem(500, 20500),
@@ -75,7 +75,7 @@ class Twilio:
         for task in self._telling:
             task.cancel()
         await asyncio.gather(*self._telling, return_exceptions=True)
-        await self._client.aclose()
+        await self._doors.close()
 
     async def _create(self, form: Mapping[str, str]) -> WebAnswer:
         delivery, attempt = delivery_of(form["StatusCallback"])
@@ -110,12 +110,11 @@ class Twilio:
         fields = {"MessageSid": sid, "SmsSid": sid, "AccountSid": ACCOUNT, "MessageStatus": word, "To": call.to}
         fields |= {"ErrorCode": "30003"} if word == "undelivered" else {}
         headers = {"X-Twilio-Signature": signature_of(TOKEN, url, fields)}
-        parts = urlsplit(url)
+        target = f"{urlsplit(url).path}?{urlsplit(url).query}"
         for _ in range(_TRIES):
             await asyncio.sleep(delay_s)
-            door = self._doors[self._chance.randrange(len(self._doors))]
             try:
-                answer = await self._client.post(f"{door}{parts.path}?{parts.query}", data=fields, headers=headers)
+                answer = await self._doors.request("POST", target, data=fields, headers=headers)
             except httpx.HTTPError:
                 delay_s = 1.0
                 continue
