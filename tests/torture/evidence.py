@@ -123,6 +123,9 @@ class Evidence:
         )
 
 
+_GONE = -2
+"""What PTTL says of a key that is there no more: it went while others were looked at."""
+
 _DELIVERIES = """
 select id::text, notification_id::text, event_id::text, user_id, channel, step, status, reason,
   coalesce((extract(epoch from scheduled_for) * 1000)::bigint, 0), provider_id, history from deliveries
@@ -164,7 +167,9 @@ def _read_redis(evidence: Evidence, client: redis.Redis) -> None:
     sizes = {"list": client.llen, "hash": client.hlen, "zset": client.zcard, "set": client.scard, "stream": client.xlen}
     for name in client.scan_iter(count=1000):
         kind = client.type(name)
-        evidence.keys.append(Key(name, kind, client.pttl(name), sizes.get(kind, client.strlen)(name)))
+        size, ttl_ms = sizes.get(kind, client.strlen)(name), client.pttl(name)
+        if ttl_ms != _GONE:
+            evidence.keys.append(Key(name, kind, ttl_ms, size))
         if name.startswith("tocsin:due:"):
             evidence.in_channels |= dict(client.zrange(name, 0, -1, withscores=True))
         elif name == "tocsin:due":

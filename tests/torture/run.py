@@ -136,7 +136,7 @@ def main() -> int:
     options = options_of(os.environ)
     folder = options.folder or Path(tempfile.mkdtemp(prefix="torture-"))
     folder.mkdir(parents=True, exist_ok=True)
-    console = Console(width=max(120, Console().width))
+    console = Console(width=max(120, Console().width), emoji=False)
     held = asyncio.run(torture(options, folder, console))
     console.print(f"seed {options.seed}: {'everything held' if held else f'NOT everything held; logs are in {folder}'}")
     if held and options.folder is None:
