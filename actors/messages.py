@@ -6,7 +6,7 @@ from tocsin.channels.contract import Message
 from tocsin.domain import ids
 from tocsin.domain.delivery import Channel
 from tocsin.domain.event import Contact, Event
-from tocsin.storage.flights import Claim
+from tocsin.storage.flight_parts import Claim
 from tocsin.storage.store import Store
 
 

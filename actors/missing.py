@@ -13,7 +13,7 @@ from tocsin.actors.rounds import LOCKED_MS, Round
 from tocsin.domain.delivery import Status
 from tocsin.domain.event import Event
 from tocsin.storage import ledger, queries
-from tocsin.storage.flights import OpenFlight
+from tocsin.storage.flight_parts import OpenFlight
 from tocsin.storage.ledger import LockedDelivery, OpenDelivery
 from tocsin.storage.scripts import MOST_ITEMS
 from tocsin.storage.transactions import in_transaction

@@ -6,7 +6,7 @@ from tocsin.channels.contract import Outcome, OutcomeKind
 from tocsin.domain.breaker import Health
 from tocsin.domain.delivery import Fact, Reason, Status
 from tocsin.domain.retry import RetryRule
-from tocsin.storage.flights import Claim, Ending
+from tocsin.storage.flight_parts import Claim, Ending
 
 _NOT_ITSELF = frozenset({Reason.PROVIDER_DOWN, Reason.TIMEOUT, Reason.CONNECTION_LOST})
 _ABOUT_THE_MESSAGE = frozenset({Reason.INVALID_ADDRESS, Reason.REJECTED})

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from tocsin.channels.contract import Known, Message
 from tocsin.domain.correlation import Attribution, Candidate, Confidence, Method, Unattributed, Window, attribute
 from tocsin.domain.delivery import Channel, Fact, History, Reason, Status, key, parse_key, standings
-from tocsin.storage.flights import Claim
+from tocsin.storage.flight_parts import Claim
 from tocsin.storage.look_ups import Doubt, LookUp, Result, Rival
 from tocsin.storage.settling import Telling
 

@@ -20,7 +20,7 @@ from tocsin.domain.errors import RedisLost, Unavailable
 from tocsin.domain.plan import Priority
 from tocsin.storage import lives, users
 from tocsin.storage import rebuild_queries as rows
-from tocsin.storage.flights import Again, OpenFlight, OpenStep
+from tocsin.storage.flight_parts import Again, OpenFlight, OpenStep
 from tocsin.storage.rebuild_queries import OpenRow, StoredEvent, Unrouted
 from tocsin.storage.recall import Entering, Recall
 from tocsin.storage.store import Store

@@ -7,7 +7,7 @@ from loguru import logger
 
 from tocsin.actors.outages import say
 from tocsin.domain.errors import Unavailable
-from tocsin.storage.flights import Ending
+from tocsin.storage.flight_parts import Ending
 from tocsin.storage.scripts import MOST_ITEMS
 from tocsin.storage.store import Store
 

@@ -9,7 +9,7 @@ from uuid import UUID
 from tocsin.domain.event import Recipient
 from tocsin.storage import ledger
 from tocsin.storage import rebuild_queries as rows
-from tocsin.storage.flights import Again
+from tocsin.storage.flight_parts import Again
 from tocsin.storage.recall import Entering
 from tocsin.storage.scripts import MOST_ITEMS
 from tocsin.storage.store import Store

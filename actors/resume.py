@@ -7,7 +7,7 @@ may have been sent by a process that died with Redis. When every process has tol
 from dataclasses import dataclass, field
 
 from tocsin.domain.delivery import OPEN, Channel, History, Status, key, parse_key, shown_attempt
-from tocsin.storage.flights import OpenStep
+from tocsin.storage.flight_parts import OpenStep
 
 
 @dataclass

@@ -15,7 +15,7 @@ from tocsin.domain.event import Contact, Event, Recipient
 from tocsin.domain.plan import PlannedDelivery, plan_for
 from tocsin.domain.preferences import allows
 from tocsin.storage.calls import correlation
-from tocsin.storage.flights import Routing
+from tocsin.storage.flight_parts import Routing
 from tocsin.storage.memory import Work
 from tocsin.storage.store import Store
 

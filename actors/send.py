@@ -21,7 +21,7 @@ from tocsin.domain.breaker import Health
 from tocsin.domain.delivery import Channel, Reason
 from tocsin.domain.errors import RedisAway, RedisLost, SettingError, Unavailable
 from tocsin.storage.calls import correlation
-from tocsin.storage.flights import Claim, Ending
+from tocsin.storage.flight_parts import Claim, Ending
 from tocsin.storage.memory import Work
 from tocsin.storage.store import Store
 

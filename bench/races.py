@@ -27,7 +27,8 @@ from tocsin.domain import ids
 from tocsin.domain.delivery import Channel, Status
 from tocsin.domain.errors import RedisAway
 from tocsin.storage.embedded_redis import EmbeddedRedis
-from tocsin.storage.flights import Claim, Flights, InboxSettings, OpenFlight, OpenStep
+from tocsin.storage.flight_parts import Claim, InboxSettings, OpenFlight, OpenStep
+from tocsin.storage.flights import Flights
 from tocsin.storage.keys import Keys
 from tocsin.storage.redis import connect
 from tocsin.storage.scripts import Scripts

@@ -2,16 +2,26 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID, uuid4
 
-from tocsin.domain.breaker import NEVER, BreakerRules, Health
-from tocsin.domain.delivery import Channel, Fact, Reason, Status
+from tocsin.domain.breaker import NEVER, BreakerRules
+from tocsin.domain.delivery import Channel, Fact, Reason
 from tocsin.domain.event import Event, Recipient
-from tocsin.domain.plan import PlannedDelivery, Priority
+from tocsin.domain.plan import Priority
 from tocsin.storage import testimony
 from tocsin.storage.breakers import name_of, say_changes
+from tocsin.storage.flight_parts import (
+    Again,
+    Claim,
+    Ending,
+    InboxSettings,
+    OpenFlight,
+    Page,
+    ReadAnswer,
+    Routing,
+    text_of,
+)
 from tocsin.storage.keys import Keys
 from tocsin.storage.redis import told
 from tocsin.storage.scripts import MOST_ITEMS, Scripts, Step
@@ -23,105 +33,6 @@ _RESTORED_KEPT_MS: Final = 600_000
 # call lost with its process is made again soon.
 _GUARD_MS: Final = 5_000
 _MOST_OPEN_CHUNKS: Final = 20
-# As merge.lua has them.
-_LETTERS: Final = {Status.SCHEDULED: "W", Status.QUEUED: "Q", Status.RETRYING: "R", Status.SENDING: "G"}
-
-
-@dataclass(frozen=True, slots=True)
-class InboxSettings:
-    """How in-app entries are listed in Redis; `cached` off means that they are shown when Postgres has them."""
-
-    prefix: str
-    cached: bool
-    ttl_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """What fan_out's script did. `state`: gone, moved, pause, more or last; `chunk` is None when none was made."""
-
-    state: str
-    cursor: int
-    chunk: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Routing:
-    """One notification to be made, with its plan."""
-
-    id: UUID
-    user: str
-    deliveries: Sequence[PlannedDelivery]
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """One delivery that this process may start before its lease ends."""
-
-    notification: UUID
-    step: int
-    attempt: int
-    user: str
-    event: UUID
-    channel: Channel
-    token: str
-    provider: str = ""
-    """Who is to carry it; empty where nobody's health is asked for."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """How an attempt ended, and after what delay another follows (None: never)."""
-
-    claim: Claim
-    status: Status
-    detail: Fact
-    retry_in_ms: int | None = None
-    retry_reason: Reason | None = None
-    health: Health = Health.UNSAID
-    asked_ms: int = 0
-    """For how long the provider asked to be left alone."""
-
-
-@dataclass(frozen=True, slots=True)
-class Again:
-    """An event that was on its way when Redis was lost: how many of its notifications were made before, and whether it
-    is known (`exact`) that what Postgres does not know of was not sent."""
-
-    routed: int
-    exact: bool
-
-
-@dataclass(frozen=True, slots=True)
-class OpenStep:
-    """A delivery that is not final, as Postgres has it. `status` is SCHEDULED, QUEUED, RETRYING or SENDING; `time_ms`
-    when it starts, or for SENDING when its lease ends."""
-
-    number: int
-    channel: Channel
-    status: Status
-    attempt: int
-    time_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class OpenFlight:
-    """A notification with the deliveries of it that are not final; `read_ms` 0 while it is unread."""
-
-    notification: UUID
-    user: str
-    event: UUID
-    critical: bool
-    read_ms: int
-    steps: Sequence[OpenStep]
-
-
-@dataclass(frozen=True, slots=True)
-class ReadAnswer:
-    """`state`: changed, known, foreign or unseen (Redis knows nothing of it)."""
-
-    state: str
-    read_ms: int
 
 
 class Flights:
@@ -311,7 +222,7 @@ class Flights:
 
     def restoring(self, flights: Sequence[OpenFlight], keep_ms: int, until_ms: int = 0) -> Step:
         """What `restore` runs; its answer is kept for `keep_ms`, should it be sent again."""
-        given = (f"{flight.notification}|{_flight_text(flight)}" for flight in flights)
+        given = (f"{flight.notification}|{text_of(flight)}" for flight in flights)
         return Step("restore", (_token(), keep_ms, until_ms, *given))
 
     async def keep_content(self, events: Iterable[Event]) -> None:
@@ -370,14 +281,6 @@ class Flights:
 
     def _listing(self) -> tuple[str, str, str]:
         return self._inbox.prefix, "1" if self._inbox.cached else "0", str(self._inbox.ttl_ms)
-
-
-def _flight_text(flight: OpenFlight) -> str:
-    """As lib.lua writes a flight."""
-    steps = ";".join(
-        f"{step.number},{step.channel},{_LETTERS[step.status]},{step.attempt},{step.time_ms}," for step in flight.steps
-    )
-    return f"{flight.user}|{flight.event}|{'1' if flight.critical else '0'}|{flight.read_ms}|{steps}"
 
 
 def _call(claim: Claim) -> tuple[UUID, int, str, int]:

@@ -13,7 +13,7 @@ from uuid import UUID
 from tocsin.domain.delivery import OPEN, Channel, Status, shown_attempt
 from tocsin.domain.plan import Priority
 from tocsin.storage.database import cursor, database
-from tocsin.storage.flights import OpenFlight, OpenStep
+from tocsin.storage.flight_parts import OpenFlight, OpenStep
 from tocsin.storage.moments import ms_of
 
 _FIRST: Final = UUID(int=0)

@@ -10,7 +10,8 @@ from typing import Any, Final
 from uuid import UUID
 
 from tocsin.domain.event import Event, Recipient
-from tocsin.storage.flights import Again, Flights, OpenFlight
+from tocsin.storage.flight_parts import Again, OpenFlight
+from tocsin.storage.flights import Flights
 from tocsin.storage.keys import Keys
 from tocsin.storage.profiles import Profiles
 from tocsin.storage.redis import told

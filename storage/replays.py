@@ -23,7 +23,7 @@ from tocsin.storage.audit import audit
 from tocsin.storage.by import By
 from tocsin.storage.database import cursor
 from tocsin.storage.event_queries import contents
-from tocsin.storage.flights import OpenFlight, OpenStep
+from tocsin.storage.flight_parts import OpenFlight, OpenStep
 from tocsin.storage.transactions import in_transaction
 
 Restore = Callable[[Sequence[OpenFlight], Iterable[Event]], Sequence[str] | None]

@@ -13,7 +13,8 @@ from tocsin.domain.event import Event
 from tocsin.storage import dead_letters, discards, reentry, replays
 from tocsin.storage.by import By
 from tocsin.storage.dead_letters import DeadLetter, LetterFilter, LetterKind
-from tocsin.storage.flights import Flights, OpenFlight
+from tocsin.storage.flight_parts import OpenFlight
+from tocsin.storage.flights import Flights
 from tocsin.storage.postgres import Postgres
 from tocsin.storage.reentry import Again, Reentry
 from tocsin.storage.replays import Replayed

@@ -1,17 +1,14 @@
 """Both stores behind one door, for one event loop: what http/ and actors/ ask for that takes more than one of them."""
 
-import asyncio
 import os
 import socket
 from asyncio import CancelledError
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any
 from uuid import UUID, uuid4
 
 from loguru import logger
-from redis.exceptions import LockError
 
 from tocsin.domain.breaker import BreakerRules
 from tocsin.domain.errors import PostgresAway, RedisAway, Unavailable
@@ -25,7 +22,8 @@ from tocsin.storage.calls import Calls
 from tocsin.storage.depths import ALIVE_S, Depths, measure, worked_on
 from tocsin.storage.entrance import Entrance
 from tocsin.storage.facts import Entry, Journal
-from tocsin.storage.flights import Flights, InboxSettings
+from tocsin.storage.flight_parts import InboxSettings
+from tocsin.storage.flights import Flights
 from tocsin.storage.inbox import InboxLists
 from tocsin.storage.inbox_view import InboxView
 from tocsin.storage.intake import Intake, Taken
@@ -33,11 +31,13 @@ from tocsin.storage.keys import Keys
 from tocsin.storage.keys_mirror import KeysMirror
 from tocsin.storage.life import Life
 from tocsin.storage.life_keeper import LifeKeeper
+from tocsin.storage.locks import Locks
 from tocsin.storage.memory import MemoryGuard, Work
 from tocsin.storage.motion import Motion
 from tocsin.storage.people import People
 from tocsin.storage.postgres import Postgres
 from tocsin.storage.profiles import Profiles
+from tocsin.storage.reading import Read, Reading
 from tocsin.storage.recall import Recall
 from tocsin.storage.redis import connect, info, told
 from tocsin.storage.reentry import Reentry
@@ -48,17 +48,6 @@ from tocsin.storage.settling import Settling, Telling
 from tocsin.storage.wakes import Wakes
 
 _DAY_MS = 86_400_000
-_LOCK_S = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class Read:
-    """What became of one notification that somebody asked to mark read."""
-
-    id: UUID
-    found: bool
-    changed: bool
-    read_ms: int | None
 
 
 class Store:
@@ -84,6 +73,8 @@ class Store:
         self._settling = Settling(scripts)
         self.lists = InboxLists(client, scripts, keys)
         self.inbox = InboxView(self.lists, postgres)
+        self._reading = Reading(self.flights, self.lists, postgres)
+        self._locks = Locks(client, keys)
         self.wakes = Wakes(client, keys)
         self.profiles = Profiles(client, scripts, keys, max(settings.cache.ttl, _DAY_MS))
         self.repeats = Repeats(client, keys)
@@ -191,16 +182,9 @@ class Store:
         return await self._intake.take(Accepted(event, list(recipients), idempotency))
 
     async def read(self, user: str, notifications: Sequence[UUID]) -> list[Read]:
-        """Marks notifications of `user` read, in both stores before it answers. Raises RedisAway, for something may
-        still go out; and PostgresAway for one that only Postgres could know."""
-        answers: list[Read] = []
-        for first in range(0, len(notifications), MOST_ITEMS):
-            answers += await self._read(user, notifications[first : first + MOST_ITEMS])
-        if any(answer.changed for answer in answers):
-            # Told last: who hears of it counts in both stores.
-            with suppress(RedisAway):
-                await self.lists.tell_of_read(user)
-        return answers
+        """Marks notifications of `user` read, in both stores before it answers (reading.py). Raises RedisAway, and
+        PostgresAway."""
+        return await self._reading.read(user, notifications)
 
     async def cancel(self, event: UUID, reason: str, by: str, at_ms: int) -> int:
         """Withdraws an event: nothing of it that has not gone out will. Answers how many deliveries were waiting."""
@@ -268,76 +252,13 @@ class Store:
         except (PostgresAway, RedisAway) as error:
             logger.warning("dead device tokens are kept for now: {}", error)
 
-    @asynccontextmanager
-    async def lock(self, name: str, *, limit_s: float = _LOCK_S) -> AsyncIterator[bool]:
-        """Whether this process may do what `name` says now; others may again when it is done, or `limit_s` after its
-        death. One that was frozen longer goes on when it wakes, beside another."""
-        lock = self._client.lock(self._keys.lock(name), timeout=limit_s, blocking=False)
-        with told():
-            mine = bool(await lock.acquire())
-        holding = asyncio.create_task(_hold(lock, limit_s)) if mine else None
-        try:
-            yield mine
-        finally:
-            if holding is not None:
-                holding.cancel()
-                with suppress(LockError), told():
-                    await lock.release()
+    def lock(self, name: str) -> AbstractAsyncContextManager[bool]:
+        """Whether this process may do what `name` says now (locks.py). Raises RedisAway."""
+        return self._locks.lock(name)
 
     async def once(self, name: str, every_ms: int) -> bool:
         """Whether nobody was told so of `name` in the last `every_ms`. Raises RedisAway."""
-        with told():
-            return bool(await self._client.set(self._keys.once(name), "1", nx=True, px=every_ms))
-
-    async def _read(self, user: str, notifications: Sequence[UUID]) -> list[Read]:
-        answers = await self.flights.read(user, [(identifier, False) for identifier in notifications])
-        unseen = [note for note, answer in zip(notifications, answers, strict=True) if answer.state == "unseen"]
-        found = dict(zip(notifications, answers, strict=True))
-        earlier: dict[UUID, int | None] = {}
-        if unseen:
-            earlier = await self._owned(user, unseen)
-            owned = [note for note in unseen if note in earlier and earlier[note] is None]
-            if owned:
-                marked = await self.flights.read(user, [(note, True) for note in owned])
-                found |= dict(zip(owned, marked, strict=True))
-        changed = [note for note, answer in found.items() if answer.state == "changed"]
-        if changed:
-            await self._read_in_postgres(user, changed, found[changed[0]].read_ms)
-        return [
-            Read(note, True, False, earlier[note])
-            if earlier.get(note) is not None
-            else Read(
-                note, found[note].state in {"changed", "known"}, found[note].state == "changed", found[note].read_ms
-            )
-            for note in notifications
-        ]
-
-    async def _owned(self, user: str, notifications: Sequence[UUID]) -> dict[UUID, int | None]:
-        """Of notifications without a flight, those that are the user's, with when they were read."""
-        listed = {each.id: each.read_ms for each in await self.lists.entries(user)}
-        owned = {note: listed[note] for note in notifications if note in listed}
-        rest = [note for note in notifications if note not in listed]
-        if rest:
-            owned |= await self.postgres.call(queries.read_times, user, rest)
-        return owned
-
-    async def _read_in_postgres(self, user: str, notifications: Sequence[UUID], read_ms: int) -> None:
-        try:
-            await self.postgres.call(queries.read_now, user, notifications, read_ms)
-        except PostgresAway as error:
-            # The fact is in the journal; it is stored when Postgres is back.
-            logger.debug("a read waits in the journal: {}", error)
-
-
-async def _hold(lock: Any, limit_s: float) -> None:
-    """Keeps a lock from running out while its holder lives."""
-    while True:
-        await asyncio.sleep(limit_s / 3)
-        with suppress(Unavailable), told():
-            try:
-                await lock.reacquire()
-            except LockError:
-                return
+        return await self._locks.once(name, every_ms)
 
 
 def _listed(entries: Sequence[Entry]) -> Iterable[tuple[str, str, str, int, bool]]:

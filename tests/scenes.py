@@ -7,7 +7,8 @@ from tocsin.domain import ids
 from tocsin.domain.delivery import Channel
 from tocsin.domain.event import Event, Recipient, Source
 from tocsin.domain.plan import PlannedDelivery, Priority, Step, Strategy
-from tocsin.storage.flights import Flights, Page, Routing
+from tocsin.storage.flight_parts import Page, Routing
+from tocsin.storage.flights import Flights
 
 EVERYTHING_NOW = tuple(Step(channel, 0) for channel in Channel)
 

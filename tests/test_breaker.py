@@ -25,7 +25,8 @@ from tocsin.domain.plan import Priority, Step
 from tocsin.domain.retry import RetryRule
 from tocsin.domain.settings import load
 from tocsin.storage.breakers import Breakers
-from tocsin.storage.flights import Claim, Ending, Flights, InboxSettings
+from tocsin.storage.flight_parts import Claim, Ending, InboxSettings
+from tocsin.storage.flights import Flights
 from tocsin.storage.keys import Keys
 from tocsin.storage.postgres import Postgres
 from tocsin.storage.redis import connect

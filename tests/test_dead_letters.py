@@ -15,7 +15,7 @@ from tocsin.actors.messages import messages_for
 from tocsin.actors.route import route
 from tocsin.domain.delivery import Channel, Reason, Status
 from tocsin.domain.settings import Settings
-from tocsin.storage.flights import Claim, Ending, OpenFlight, OpenStep
+from tocsin.storage.flight_parts import Claim, Ending, OpenFlight, OpenStep
 from tocsin.storage.moments import ms_of
 from tocsin.storage.persist import store
 

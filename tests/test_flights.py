@@ -16,7 +16,8 @@ from tocsin.domain.errors import Overloaded
 from tocsin.domain.event import Contact
 from tocsin.domain.plan import Priority, Step
 from tocsin.storage.facts import Journal
-from tocsin.storage.flights import Claim, Ending, Flights, InboxSettings
+from tocsin.storage.flight_parts import Claim, Ending, InboxSettings
+from tocsin.storage.flights import Flights
 from tocsin.storage.inbox import InboxLists, entry
 from tocsin.storage.keys import Keys
 from tocsin.storage.profiles import Profiles

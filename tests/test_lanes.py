@@ -23,7 +23,7 @@ from tocsin.domain.errors import RedisAway, SettingError
 from tocsin.domain.plan import Step
 from tocsin.domain.retry import RetryRule
 from tocsin.domain.settings import load
-from tocsin.storage.flights import Ending
+from tocsin.storage.flight_parts import Ending
 from tocsin.storage.postgres import Postgres
 from tocsin.storage.store import Store
 

@@ -14,7 +14,7 @@ from tocsin.domain.errors import PostgresAway, RedisLost
 from tocsin.domain.settings import load
 from tocsin.storage import life as memory
 from tocsin.storage import lives
-from tocsin.storage.flights import Ending
+from tocsin.storage.flight_parts import Ending
 from tocsin.storage.life import UNKNOWN, Life
 from tocsin.storage.postgres import Postgres
 from tocsin.storage.store import Store

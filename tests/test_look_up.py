@@ -16,7 +16,7 @@ from tocsin.channels.twilio import PROVIDER
 from tocsin.domain import ids
 from tocsin.domain.delivery import Channel, Status
 from tocsin.domain.settings import Settings
-from tocsin.storage.flights import Ending
+from tocsin.storage.flight_parts import Ending
 from tocsin.storage.settling import Telling
 
 pytestmark = pytest.mark.servers

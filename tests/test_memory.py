@@ -31,7 +31,7 @@ from tocsin.domain.errors import Overloaded, SettingError
 from tocsin.domain.plan import Step
 from tocsin.domain.retry import RetryRule
 from tocsin.domain.settings import load
-from tocsin.storage.flights import Claim, Ending
+from tocsin.storage.flight_parts import Claim, Ending
 from tocsin.storage.memory import Work
 from tocsin.storage.postgres import Postgres
 from tocsin.storage.store import Store

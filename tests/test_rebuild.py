@@ -20,7 +20,7 @@ from tocsin.domain.plan import Step
 from tocsin.domain.settings import load
 from tocsin.storage.database import cursor
 from tocsin.storage.event_queries import event_audit
-from tocsin.storage.flights import Claim, Ending
+from tocsin.storage.flight_parts import Claim, Ending
 from tocsin.storage.postgres import Postgres
 from tocsin.storage.store import Store
 

@@ -25,7 +25,7 @@ from tocsin.domain.plan import Step
 from tocsin.domain.settings import Settings
 from tocsin.storage import ledger
 from tocsin.storage.by import By
-from tocsin.storage.flights import Claim, Ending
+from tocsin.storage.flight_parts import Claim, Ending
 from tocsin.storage.postgres import Postgres
 from tocsin.storage.reconciliations import Report
 from tocsin.storage.store import Store

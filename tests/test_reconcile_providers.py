@@ -14,7 +14,7 @@ from tocsin.channels.twilio import PROVIDER
 from tocsin.domain import ids
 from tocsin.domain.delivery import Channel, Status
 from tocsin.domain.settings import Settings
-from tocsin.storage.flights import Claim, Ending
+from tocsin.storage.flight_parts import Claim, Ending
 
 pytestmark = pytest.mark.servers
 

@@ -13,7 +13,7 @@ from tocsin.domain import ids
 from tocsin.domain.delivery import Channel, Status
 from tocsin.domain.event import Event
 from tocsin.domain.plan import Step
-from tocsin.storage.flights import Claim, Ending, OpenFlight, OpenStep
+from tocsin.storage.flight_parts import Claim, Ending, OpenFlight, OpenStep
 from tocsin.storage.redis import connect
 
 LONG_AGO_MS = 1_000

@@ -16,7 +16,7 @@ from tocsin.domain.delivery import Channel, Reason, Status
 from tocsin.domain.event import Contact
 from tocsin.domain.plan import Step
 from tocsin.storage.calls import Calls
-from tocsin.storage.flights import Claim, Ending
+from tocsin.storage.flight_parts import Claim, Ending
 from tocsin.storage.gathered import gather
 from tocsin.storage.scripts import Scripts
 

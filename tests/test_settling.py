@@ -15,7 +15,7 @@ from tocsin.domain.errors import Conflict
 from tocsin.domain.plan import Step
 from tocsin.domain.settings import Settings
 from tocsin.domain.settlement import settlement
-from tocsin.storage.flights import Claim, Ending
+from tocsin.storage.flight_parts import Claim, Ending
 from tocsin.storage.settling import Settling, Telling
 from tocsin.storage.store import Store
 

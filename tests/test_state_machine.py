@@ -24,7 +24,7 @@ from tocsin.domain import ids
 from tocsin.domain.delivery import OPEN, RANK, Channel, History, Reason, Status, merge, parse_key, shown_attempt
 from tocsin.domain.event import Event
 from tocsin.domain.plan import Priority, Step
-from tocsin.storage.flights import Claim, Ending, OpenFlight, OpenStep
+from tocsin.storage.flight_parts import Claim, Ending, OpenFlight, OpenStep
 from tocsin.storage.gathered import gather
 from tocsin.storage.scripts import Scripts
 

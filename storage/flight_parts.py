@@ -1,0 +1,118 @@
+"""What the scripts of what is in motion (flights.py) are given, and what they answer."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+from tocsin.domain.breaker import Health
+from tocsin.domain.delivery import Channel, Fact, Reason, Status
+from tocsin.domain.plan import PlannedDelivery
+
+# As merge.lua has them.
+_LETTERS: Final = {Status.SCHEDULED: "W", Status.QUEUED: "Q", Status.RETRYING: "R", Status.SENDING: "G"}
+
+
+@dataclass(frozen=True, slots=True)
+class InboxSettings:
+    """How in-app entries are listed in Redis; `cached` off means that they are shown when Postgres has them."""
+
+    prefix: str
+    cached: bool
+    ttl_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What fan_out's script did. `state`: gone, moved, pause, more or last; `chunk` is None when none was made."""
+
+    state: str
+    cursor: int
+    chunk: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Routing:
+    """One notification to be made, with its plan."""
+
+    id: UUID
+    user: str
+    deliveries: Sequence[PlannedDelivery]
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One delivery that this process may start before its lease ends."""
+
+    notification: UUID
+    step: int
+    attempt: int
+    user: str
+    event: UUID
+    channel: Channel
+    token: str
+    provider: str = ""
+    """Who is to carry it; empty where nobody's health is asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How an attempt ended, and after what delay another follows (None: never)."""
+
+    claim: Claim
+    status: Status
+    detail: Fact
+    retry_in_ms: int | None = None
+    retry_reason: Reason | None = None
+    health: Health = Health.UNSAID
+    asked_ms: int = 0
+    """For how long the provider asked to be left alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """An event that was on its way when Redis was lost: how many of its notifications were made before, and whether it
+    is known (`exact`) that what Postgres does not know of was not sent."""
+
+    routed: int
+    exact: bool
+
+
+@dataclass(frozen=True, slots=True)
+class OpenStep:
+    """A delivery that is not final, as Postgres has it. `status` is SCHEDULED, QUEUED, RETRYING or SENDING; `time_ms`
+    when it starts, or for SENDING when its lease ends."""
+
+    number: int
+    channel: Channel
+    status: Status
+    attempt: int
+    time_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class OpenFlight:
+    """A notification with the deliveries of it that are not final; `read_ms` 0 while it is unread."""
+
+    notification: UUID
+    user: str
+    event: UUID
+    critical: bool
+    read_ms: int
+    steps: Sequence[OpenStep]
+
+
+@dataclass(frozen=True, slots=True)
+class ReadAnswer:
+    """`state`: changed, known, foreign or unseen (Redis knows nothing of it)."""
+
+    state: str
+    read_ms: int
+
+
+def text_of(flight: OpenFlight) -> str:
+    """A flight as lib.lua writes it."""
+    steps = ";".join(
+        f"{step.number},{step.channel},{_LETTERS[step.status]},{step.attempt},{step.time_ms}," for step in flight.steps
+    )
+    return f"{flight.user}|{flight.event}|{'1' if flight.critical else '0'}|{flight.read_ms}|{steps}"
