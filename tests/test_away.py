@@ -39,6 +39,8 @@ def test_without_postgres_events_rest_in_redis_and_are_sent(away: Away, fault: s
     earlier, _ = away.post()
     eventually(lambda: away.all_is_well(earlier))
     with away.few_words(), away.servers.fault(fault):
+        # Postgres's own processes hear a moment later of what is set.
+        eventually(lambda: away.post()[1] == "redis")
         notes = [note for note, durability in (away.post() for _ in range(5)) if durability == "redis"]
         assert len(notes) == 5
         eventually(lambda: [away.sent(note) for note in notes] == [1] * 5)

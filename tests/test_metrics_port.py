@@ -27,7 +27,7 @@ def test_actors_alone_show_their_figures_where_they_are_told_to(
     with running(http, actors):
         found = eventually(lambda: re.search(r"figures at (http://\S+)/metrics", actors.log.read_text()))
         url = found[1]
-        assert httpx.get(f"{url}/health").json() == {"status": "OK"}
+        assert eventually(lambda: httpx.get(f"{url}/health").json()) == {"status": "OK"}
         with client(http.url) as api:
             posted(api, title="Approved", recipients=PEOPLE, notificationPriority="HIGH", channels=["EMAIL", "SMS"])
         text = eventually(lambda: _counted(url))
