@@ -223,6 +223,12 @@ def test_unfinished_events_are_swept_oldest_first_page_by_page() -> None:
     assert swept == [made[1], *made[3:]]
 
 
+def test_an_event_of_a_process_whose_clock_is_ahead_does_not_wait_for_its_time() -> None:
+    ahead_ms = time.time_ns() // 1_000_000 + 600_000
+    event = accept(ids.event_id(ahead_ms, bytes(10)), accepted_ms=ahead_ms)
+    assert [found for found, _ in queries.unfinished_events(5_000, 10)] == [event]
+
+
 def test_nothing_is_found_by_reading_a_whole_table() -> None:
     _fill()
     asked: list[tuple[str, Any]] = []
