@@ -28,6 +28,7 @@ from tocsin.storage.store import Store
 _MARGIN_S = 2.0
 """What must be left of a lease beside the provider's time-out when a call begins."""
 _DATA_DELAY_MS = 2_000
+_AWAY_S = 0.5
 _LEAST_S = 1.0
 """How long the end of a lane may take in any case: to break off what is late, and to record what is known."""
 _NOT_BEGUN = Outcome(OutcomeKind.TEMPORARY, Reason.LEASE_LOST, message="not sent: Redis went away as it began")
@@ -52,6 +53,9 @@ class Lane:
         self._under_way: set[asyncio.Task[None]] = set()
         self._calls = 0
         """How many calls of the provider are under way."""
+        self._unanswered: list[str] = []
+        """The tokens of claims of which nobody knows what they took: the same token gets the same answer."""
+        self._asking: asyncio.Task[None] | None = None
         self._open = True
 
     @property
@@ -109,9 +113,15 @@ class Lane:
     async def _claim(self, most: int) -> list[Claim]:
         try:
             await self._store.memory.check(Work.SEND)
+        except Unavailable as error:
+            say(f"claiming {self.channel}", error)
+            return []
+        # Taken off the list, so that no two runs carry the same claims.
+        token = self._unanswered.pop() if self._unanswered else uuid4().hex
+        try:
             return await self._store.flights.claim(
                 self.channel,
-                uuid4().hex,
+                token,
                 most,
                 lease_ms=self._rules.lease_ms,
                 attempts=self._rules.retry.attempts,
@@ -120,12 +130,28 @@ class Lane:
             )
         except Unavailable as error:
             say(f"claiming {self.channel}", error)
+            if not isinstance(error, RedisLost):
+                self._unanswered.append(token)
+                self._see_to_unanswered()
             return []
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+    def _see_to_unanswered(self) -> None:
+        if self._asking is None or self._asking.done():
+            self._asking = self._start(self._ask_again())
+
+    async def _ask_again(self) -> None:
+        try:
+            while self._unanswered and self._open:
+                await asyncio.sleep(_AWAY_S)
+                await self.run()
+        except Exception:
+            logger.exception("claiming {} failed; what was claimed waits for its lease's end", self.channel)
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
+        return task
 
     async def _carry(self, claims: Sequence[Claim]) -> None:
         started = 0
@@ -137,7 +163,6 @@ class Lane:
                 self._start(self._send_in_slot(claim, message, began))
         except Unavailable as error:
             say(f"sending {self.channel}", error)
-            # What cannot be handed back is free at its lease's end.
             await self._hand_back(claims, _DATA_DELAY_MS)
         except Exception:
             logger.exception("what was claimed on {} could not be sent; it waits for its lease's end", self.channel)
@@ -185,16 +210,24 @@ class Lane:
             await self._record_all(self._ending(claim, _NOT_BEGUN) for claim in claims)
             return []
         # What was read or withdrawn meanwhile is not sent; as a trial of a provider it gives way to another.
-        await self._hand_back([claim for claim, may in zip(claims, begun, strict=True) if not may])
+        refused = [claim for claim, may in zip(claims, begun, strict=True) if not may]
+        if refused:
+            self._start(self._hand_back(refused))
         return [pair for pair, may in zip(messages, begun, strict=True) if may]
 
     async def _hand_back(self, claims: Sequence[Claim], delay_ms: int = 0) -> None:
-        if not claims:
-            return
-        try:
-            await self._store.flights.release(claims, claims[0].token, delay_ms=delay_ms)
-        except Unavailable as error:
-            say(f"handing back {self.channel}", error)
+        """Tries for as long as the claims last: what is not handed back waits for their end."""
+        end_s = time.monotonic() + self._rules.lease_ms / 1000
+        while claims and time.monotonic() < end_s:
+            try:
+                await self._store.flights.release(claims, claims[0].token, delay_ms=delay_ms)
+            except Unavailable as error:
+                say(f"handing back {self.channel}", error)
+            else:
+                return
+            if not self._open:
+                return
+            await asyncio.sleep(_AWAY_S)
 
     def _ending(self, claim: Claim, outcome: Outcome) -> Ending:
         chance = random.random()  # noqa: S311  # jitter, not a secret

@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 from redis.exceptions import ResponseError
 
 from tests.scenes import an_event, people, routed
+from tocsin.actors import send
 from tocsin.actors.fan_out import fan_out
 from tocsin.actors.metrics import SendCounters, StoredCounters
 from tocsin.actors.outcomes import SendRules
@@ -322,6 +323,52 @@ async def test_a_run_that_waits_for_room_ends_when_the_process_stops(store: Stor
     await until(lambda: bool(carrier.got))
     await asyncio.wait_for(sms.close(0.1), 3)
     await asyncio.wait_for(running, 1)
+
+
+async def test_a_claim_whose_answer_was_lost_is_carried_all_the_same(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    carrier = Carrier()
+    await sms_to(store, "u1", "u2")
+    sms = lane(store, carrier)
+    claim, tokens = store.flights.claim, []
+
+    async def unheard_at_first(channel: Channel, token: str, most: int, **rules: Any) -> Any:
+        tokens.append(token)
+        claims = await claim(channel, token, most, **rules)
+        if len(tokens) <= 2:
+            raise RedisAway("the answer was lost")
+        return claims
+
+    monkeypatch.setattr(send, "_AWAY_S", 0.01)
+    monkeypatch.setattr(store.flights, "claim", unheard_at_first)
+    await sms.run()  # nobody calls a second time: of what is claimed nothing may start
+    await until(lambda: len(carrier.got) == 2)
+    await sms.close(2)
+    assert [status for _, status, _ in await told(store)].count("SENT") == 2
+    assert len(set(tokens[:3])) == 1
+    assert tokens[3] != tokens[2]
+
+
+async def test_what_is_handed_back_while_redis_is_away_is_free_as_soon_as_it_is_back(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await sms_to(store, "u1")
+    sms = lane(store, Carrier())
+    release, tries = store.flights.release, 0
+
+    async def away_at_first(*claims: Any, **rules: Any) -> None:
+        nonlocal tries
+        tries += 1
+        if tries <= 2:
+            raise RedisAway("no")
+        await release(*claims, **rules)
+
+    monkeypatch.setattr(send, "_AWAY_S", 0.01)
+    monkeypatch.setattr(store.flights, "release", away_at_first)
+    await sms._hand_back(await sms._claim(1))
+    assert len(await sms._claim(1)) == 1
+    await sms.close(2)
 
 
 async def test_only_sends_that_had_begun_count_as_broken_off(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
