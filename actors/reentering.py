@@ -17,8 +17,8 @@ from tocsin.storage.store import Store
 
 async def reenter(store: Store, event: UUID, *, exact: bool) -> int:
     """Enters the event with whom it has still to reach; answers how many. `exact` False: they may have been reached, so
-    what would start at once counts as begun by nobody knows whom. None where Postgres refused to store something of it,
-    or it was withdrawn."""
+    what would start at once counts as begun by nobody knows whom. Nobody where Postgres refused to store something of
+    it, or it was withdrawn."""
     if await store.postgres.call(ledger.refused, [str(event)]):
         return 0
     found = await store.postgres.call(rows.stored_events, [event])

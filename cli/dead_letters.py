@@ -115,7 +115,7 @@ async def retry(
 ) -> int | None:
     """Replay dead letters: those named by their IDS, those that fit, or --all.
 
-    Each gets as many attempts again, the first at once, with its identity and history kept. What was read, withdrawn or
+    Each gets further attempts, the first at once, with its identity and history kept. What was read, withdrawn or
     switched off meanwhile is not sent, and counted by reason; then the exit status is 1.
     """
     fitting = _asked(given) | {"discarded": discarded}

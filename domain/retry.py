@@ -20,6 +20,6 @@ class RetryRule:
         return int(max(spread, (asked_s or 0) * 1000))
 
     def allows(self, attempt: int) -> bool:
-        """Whether another attempt may follow number `attempt`. Numbers go on when a dead letter is replayed, which
-        gives it as many attempts again: after three come 4, 5 and 6."""
+        """Whether another attempt may follow number `attempt`. Numbers go on when a dead letter is replayed: after
+        three come 4, 5 and 6; what was refused for good at the first gets 2 and 3."""
         return attempt % self.attempts != 0

@@ -68,8 +68,8 @@ async def list_causes(call: Call[None, CausesQuery]) -> LetterCauses:
 
 
 async def retry_delivery(call: Call[None, NoQuery]) -> Response:
-    """Gives a delivery that ended FAILED or DEAD as many attempts again. Its ids and its history stay, its attempts'
-    numbers go on. What was read, withdrawn or switched off is not sent."""
+    """Gives a delivery that ended FAILED or DEAD further attempts. Its ids and its history stay, its attempts' numbers
+    go on, up to the next multiple of `retry.attempts`. What was read, withdrawn or switched off is not sent."""
     delivery, store = call.id("delivery"), call.context.store
 
     async def make() -> dict[str, Any]:
