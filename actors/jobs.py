@@ -28,7 +28,7 @@ _SWEEP_S = 5
 _OTHERS_START_S = 20
 _FORGET_S = 600
 _COUNT_S = 600
-_TIDY_S = 60
+_TEND_S = 60
 _MOST_FORGOTTEN = 5_000
 _UNSTARTED_AFTER_MS = 5_000
 _MOST_SWEPT = 200
@@ -72,7 +72,7 @@ class Jobs:
             (self._enter_unstarted, _SWEEP_S),
             (self._mirror_people, _SWEEP_S),
             (self._forget_idempotency_keys, _FORGET_S),
-            (self._tidy_journal, _TIDY_S),
+            (self._tend_journal, _TEND_S),
             (self._look_up, self._store.settings.uncertain.every / 1000),
             (self._count_receipts, _COUNT_S),
         ):
@@ -96,8 +96,8 @@ class Jobs:
             # At its limit Redis takes no call and hands none out, and has no other way back from it than this.
             await self._drain()
 
-    async def _tidy_journal(self) -> None:
-        await self._store.facts.tidy()
+    async def _tend_journal(self) -> None:
+        await self._store.facts.tend()
 
     async def _look_up(self) -> None:
         await look_up(self._store, self._senders, self._store.settings.uncertain.most)

@@ -59,8 +59,6 @@ RANK: Final[Mapping[Status, int]] = {status: rank for rank, status in enumerate(
 """The order in which the statuses of one attempt supersede each other."""
 
 OPEN: Final = frozenset({Status.SCHEDULED, Status.QUEUED, Status.RETRYING, Status.SENDING})
-WAITING: Final = frozenset({Status.SCHEDULED, Status.QUEUED, Status.RETRYING})
-UNSENT: Final = frozenset({Status.SUPPRESSED, Status.CANCELLED, Status.FAILED, Status.DEAD})
 
 
 class Reason(StrEnum):

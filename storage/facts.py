@@ -84,7 +84,7 @@ class Journal:
         """Takes a persister that holds nothing off the group's list."""
         await self._scripts.run("tend", _GROUP, 0, persister)
 
-    async def tidy(self, gone_after_ms: int = _GONE_AFTER_MS) -> None:
+    async def tend(self, gone_after_ms: int = _GONE_AFTER_MS) -> None:
         """Takes persisters that were killed off the group's list, once others have taken over what they held; and lets
         entries be taken anew that the group counts as delivered though nobody holds them."""
         await self._scripts.run("tend", _GROUP, gone_after_ms, "")

@@ -64,7 +64,7 @@ class Flights:
         mandatory = "1" if event.mandatory else "0"
         content = event.model_dump_json()
         whole = "1" if len(recipients) == event.recipient_count else "0"
-        anew = f"{again.routed}|{event.generation}|{'exact' if again.exact else 'doubt'}" if again else ""
+        anew = f"{again.routed}|{'exact' if again.exact else 'doubt'}" if again else ""
         given = (event.id, content, event.type, mandatory, _GUARD_MS, told_later, whole, anew)
         return Step("accept", (*given, *people))
 

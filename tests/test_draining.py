@@ -269,11 +269,11 @@ async def test_a_frozen_persister_that_wakes_changes_nothing(store: Store) -> No
 async def test_what_a_killed_persister_held_is_stored_and_its_name_goes(store: Store) -> None:
     await routed(store.flights, an_event(NOW), "u1")
     assert await store.facts.take("killed", 64)
-    await store.facts.tidy(gone_after_ms=0)
+    await store.facts.tend(gone_after_ms=0)
     assert "killed" in await names(store)  # it still holds something
     await store.facts.give_back("killed")
     await Persister(store, "one").drain()
-    await store.facts.tidy(gone_after_ms=0)
+    await store.facts.tend(gone_after_ms=0)
     assert "killed" not in await names(store)
     assert await store.facts.length() == 0
 
@@ -281,7 +281,7 @@ async def test_what_a_killed_persister_held_is_stored_and_its_name_goes(store: S
 async def test_a_persister_that_has_just_been_at_work_keeps_its_name(store: Store) -> None:
     await routed(store.flights, an_event(NOW), "u1")
     await Persister(store, "one").drain()
-    await store.facts.tidy()
+    await store.facts.tend()
     assert await names(store) == {"one"}
     await Persister(store, "one").leave()
     assert await names(store) == set()
@@ -294,7 +294,7 @@ async def test_entries_that_nobody_holds_are_taken_anew(store: Store) -> None:
     assert taken
     # By hand, or by a Redis that was rolled back: what was pending counts as delivered and is nobody's.
     await client.xgroup_delconsumer("tocsin:facts", "persisters", "one")
-    await store.facts.tidy()
+    await store.facts.tend()
     await Persister(store, "two").drain()
     assert await read_times(store, "u1", [made.id])
     assert await store.facts.length() == 0

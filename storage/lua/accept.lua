@@ -1,12 +1,11 @@
 -- Takes an event in: its content, its recipients, its place in `due`, and its fact where Postgres has it not yet.
--- ARGV: namespace, event, content, type, mandatory, guard_ms, fact or '', 1 when these are all
---       recipients, again, then the recipients as JSON. Where they are all, what Redis does not know as given inline was
---       not. `again` is '', or after a loss "<how many were routed before>|<generation>|<'exact' or 'doubt'>"
---       (route.lua).
+-- ARGV: namespace, event, content, type, mandatory, guard_ms, fact or '', 1 when these are all recipients, again, then
+--       the recipients as JSON. Where they are all, what Redis does not know as given inline was not. `again` is '', or
+--       after a loss "<how many were routed before>|<'exact' or 'doubt'>" (route.lua).
 -- Answers 1, or 0 when the event is there already (this call was sent before).
 
 local event, content, kind, mandatory, guard, fact = ARGV[2], ARGV[3], ARGV[4], ARGV[5], tonumber(ARGV[6]), ARGV[7]
-local before, generation, again = string.match(ARGV[9], '^(%d+)|(%d+)|(.+)$')
+local before, again = string.match(ARGV[9], '^(%d+)|(.+)$')
 local key = ns .. ':event:' .. event
 -- Postgres counts how often an event was entered; what is told of it says which time it is (event.lua).
 local generation = string.match(content, '^{"id":"[^"]*","generation":(%d+)') or '0'
@@ -32,7 +31,7 @@ redis.call('HSET', key, 'content', content, 'type', kind, 'mandatory', mandatory
   'size', int(#ARGV - 9), 'cursor', '0', 'chunks', '0', 'routed', '0', 'fanned', '0', 'whole', ARGV[8],
   'generation', generation)
 if again then
-  redis.call('HSET', key, 'before', before, 'generation', generation, 'again', again)
+  redis.call('HSET', key, 'before', before, 'again', again)
 end
 redis.call('PERSIST', key)
 if fact ~= '' then

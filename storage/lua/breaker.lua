@@ -1,9 +1,9 @@
 -- The circuit breakers: a provider that is down rests, and uses up no attempt of what waits behind it (docs/adr/0006).
 --
--- All of them are the hash `breakers`, by "channel:provider": "state|failures|level|until_ms|room|asked_ms". One that is
--- closed and has nothing against it is not there.
+-- All of them are the hash `breakers`, by "channel:provider": "state|failures|level|until_ms|room|asked_ms". One that
+-- is closed and has nothing against it is not there.
 --   closed   calls go out; `failures` in a row, for which the provider `asked` to be left alone
---   open     no call before `until`; from then on one trial at a time. `level` counts the rests since it was last closed
+--   open     no call before `until`; from then on one trial at a time. `level` counts the rests since it was closed
 --   growing  a trial succeeded: `room` calls at once, one more with each success, until it counts as closed; a failure
 --            opens it again. Without traffic it counts as closed at `until`
 -- A call that is let through while it is not closed is a trial: it stands in `trials:<channel>:<provider>` until its
@@ -55,7 +55,8 @@ local function begin_trial(breaker, token, id, number, lease)
   end
 end
 
--- Whether this was a trial that counts: true once only, and not after its lease, when another may have been let through.
+-- Whether this was a trial that counts: true once only, and not after its lease, when another may have been let
+-- through.
 local function end_trial(breaker, token, id, number)
   local call = token .. ':' .. id .. ':' .. int(number)
   local lease = breaker.state ~= 'closed' and redis.call('ZSCORE', trials_key(breaker.name), call)

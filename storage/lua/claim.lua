@@ -62,8 +62,9 @@ local function lose(flight, step)
   return true
 end
 
--- `sparing`: a provider's trial is no delivery's last attempt, as long as another waits. Answers true when it was spared.
 local claimed = {}
+-- `sparing`: a provider's trial is no delivery's last attempt, as long as another waits. Answers true when it was
+-- spared.
 local function try(entry, critical, sparing)
   local id, number = string.match(entry, '^(.*):(%d+)$')
   local flight = load_flight(id)

@@ -49,7 +49,8 @@ for _, entry in ipairs(due) do
   elseif redis.call('EXISTS', ns .. ':event:' .. string.sub(entry, 3, 38)) == 0 then
     -- Nobody can do that work without the event's content, nor is anybody to be called for it for ever.
     redis.call('ZREM', ns .. ':due', entry)
-    redis.call('DEL', (string.sub(entry, 1, 2) == 'c:' and ns .. ':chunk:' or ns .. ':recipients:') .. string.sub(entry, 3))
+    local kind = string.sub(entry, 1, 2) == 'c:' and ':chunk:' or ':recipients:'
+    redis.call('DEL', ns .. kind .. string.sub(entry, 3))
   else
     redis.call('ZADD', ns .. ':due', int(now + guard), entry)
     table.insert(calls, entry)

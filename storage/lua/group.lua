@@ -1,5 +1,5 @@
--- Makes the journal's consumer group, from the beginning of the journal on. A script, for Redis at its memory limit takes
--- no XGROUP CREATE alone, and the drain is the way back from there.
+-- Makes the journal's consumer group, from the beginning of the journal on. A script, for Redis at its memory limit
+-- takes no XGROUP CREATE alone, and the drain is the way back from there.
 -- ARGV: namespace, consumer group.
 
 free_first()

@@ -1,10 +1,9 @@
 -- What every script of Tocsin begins with: the clock, the names of keys, the form of a flight, and the one way to tell
 -- Postgres something. Python puts this text and merge.lua before each script (storage/scripts.py).
 --
--- ARGV[1] is the namespace. After it come the life of Redis that the caller works in and the number of the last fact that
--- it knows of (storage/life.py); both are taken off here, so scripts count their arguments without them. Redis's own
--- TIME is the clock. Numbers become text by `int` alone, for Lua would write a
--- large one with an exponent.
+-- ARGV[1] is the namespace. After it come the life of Redis that the caller works in and the number of the last fact
+-- that it knows of (storage/life.py); both are taken off here, so scripts count their arguments without them. Redis's
+-- own TIME is the clock. Numbers become text by `int` alone, for Lua would write a large one with an exponent.
 
 local ns = ARGV[1]
 local life = table.remove(ARGV, 2)
@@ -26,8 +25,8 @@ local function bucket(id)
   return ns .. ':flight:' .. string.sub(id, 1, 18), string.sub(id, 20)
 end
 
--- A flight is "user|event|critical|read_ms|step;step;…", a step "number,channel,status,attempt,time,token". Only steps
--- that are not final are kept; `status` is a letter of merge.lua, or A for claimed and not begun.
+-- A flight is "user|event|critical|read_ms|step;step;…", a step "number,channel,status,attempt,time,token". Only
+-- steps that are not final are kept; `status` is a letter of merge.lua, or A for claimed and not begun.
 local function parse_flight(id, text)
   local user, event, critical, read, rest = string.match(text, '^([^|]*)|([^|]*)|([^|]*)|(%d+)|(.*)$')
   if not user then
@@ -60,9 +59,9 @@ local function last_number()
   return last and tonumber(string.match(last, '%-(%d+)$')) or 0
 end
 
--- Whether this is not the Redis that the caller knows: emptied, or older than what the caller was told. One that is older
--- is marked so before new facts make up the difference. A caller who rebuilds works in the life "next:<epoch>", which
--- has not begun; one who gives no life does not ask.
+-- Whether this is not the Redis that the caller knows: emptied, or older than what the caller was told. One that is
+-- older is marked so before new facts make up the difference. A caller who rebuilds works in the life "next:<epoch>",
+-- which has not begun; one who gives no life does not ask.
 local lost
 local function is_lost()
   if lost == nil then
@@ -91,13 +90,14 @@ local function is_rebuilding()
   return string.sub(life, 1, 5) == 'next:'
 end
 
--- Whether no life has begun: Redis was emptied or is an older one, and its rebuild is not done.
+-- Whether no life has begun: Redis was emptied or is an older one, and its rebuild is not done. `is_lost` comes first,
+-- for it marks an older one.
 local function is_between_lives()
   return life ~= '' and (is_lost() or true) and redis.call('EXISTS', ns .. ':epoch') == 0
 end
 
--- Keeps that an attempt ended while its flight was lost, and when another follows or '': its rebuild may be under way, and
--- asks here (restore.lua).
+-- Keeps that an attempt ended while its flight was lost, and when another follows or '': its rebuild may be under way,
+-- and asks here (restore.lua).
 local function end_between_lives(id, number, attempt, due)
   redis.call('HSET', ns .. ':life:ended', id .. ':' .. int(number), int(attempt) .. '|' .. due)
 end

@@ -1,5 +1,6 @@
 -- Marks notifications read and cancels what waits of them. What is being sent goes on; no later attempt follows.
--- ARGV: namespace, marker_ms, user, token, then for each: id, '1' when Postgres or the inbox says that it is the user's.
+-- ARGV: namespace, marker_ms, user, token, then for each: id, '1' when Postgres or the inbox says that it is the
+--       user's.
 -- Answers for each "state|read_ms": 'changed', 'known' (it was read before), 'foreign', or 'unseen' (no flight, and
 -- not said to be the user's). The same token gets the same answer.
 

@@ -1,12 +1,12 @@
--- Records how attempts ended. The fact is appended and the flight moves on if the attempt is still its own. Of an attempt
--- that is not its own any more it is told too, and what went out after all is not sent once more; but not that it failed
--- while another holds the very same attempt: whoever says so lost its claim before it began.
+-- Records how attempts ended. The fact is appended and the flight moves on if the attempt is still its own. Of an
+-- attempt that is not its own any more it is told too, and what went out after all is not sent once more; but not that
+-- it failed while another holds the very same attempt: whoever says so lost its claim before it began.
 -- ARGV: namespace, breaker rules (failures, rest_ms, cap_ms, successes), then for each: token, id, step, channel,
 --       attempt, status, detail as JSON, delay_ms until the next attempt or '' for none, why it waits, breaker or '',
 --       what it says of the provider ('up', 'down' or ''), for how many ms the provider asked to be left alone.
 -- Answers '1' for each that will be tried again, else '0'; and then what changed of breakers, for those who look on.
--- Between two lives of Redis flights are missing: what was to be tried again is told so, and restore.lua finds here what
--- ended meanwhile.
+-- Between two lives of Redis flights are missing: what was to be tried again is told so, and restore.lua finds here
+-- what ended meanwhile.
 
 free_first()
 local rules = {

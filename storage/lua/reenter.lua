@@ -1,7 +1,7 @@
--- Enters an event that was given up once more, with those of its people who were not routed. Numbers of chunks go on, so
--- that a call that is still on its way to an old one meets no new one.
--- ARGV: namespace, event, content, type, mandatory, generation, how many chunks were routed when it was looked at or '',
---       how many people were routed before, then the recipients as JSON.
+-- Enters an event that was given up once more, with those of its people who were not routed. Numbers of chunks go on,
+-- so that a call that is still on its way to an old one meets no new one.
+-- ARGV: namespace, event, content, type, mandatory, generation, how many chunks were routed when it was looked at or
+--       '', how many people were routed before, then the recipients as JSON.
 -- Answers 'entered', 'there' when it was entered so before, 'busy' while something of it is in motion or was a moment
 -- ago, or 'cancelled'.
 
@@ -34,8 +34,8 @@ for _, field in ipairs(redis.call('HKEYS', key)) do
   end
 end
 local chunks = state[3] or '0'
-redis.call('HSET', key, 'content', ARGV[3], 'type', ARGV[4], 'mandatory', ARGV[5], 'size', int(#ARGV - 8), 'cursor', '0',
-  'chunks', chunks, 'routed', chunks, 'given_up', '0', 'fanned', '0', 'whole', '0', 'before', ARGV[8],
+redis.call('HSET', key, 'content', ARGV[3], 'type', ARGV[4], 'mandatory', ARGV[5], 'size', int(#ARGV - 8),
+  'cursor', '0', 'chunks', chunks, 'routed', chunks, 'given_up', '0', 'fanned', '0', 'whole', '0', 'before', ARGV[8],
   'generation', int(generation))
 redis.call('PERSIST', key)
 return 'entered'

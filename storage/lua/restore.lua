@@ -3,11 +3,12 @@
 -- the index anew, should it have fallen out of it.
 -- ARGV: namespace, token, keep_ms, until_ms or 0, then for each notification "id|" and the flight as lib.lua writes it,
 --       each step with the letter W, Q, R or G.
--- G, a provider call that was under way, is nobody's claim any more: record.lua takes its outcome from whoever knows it,
--- and its time, the lease's end, makes it uncertain (claim.lua).
--- Answers for each step 'restored', 'there', or 'cancelled' when it was read or withdrawn meanwhile; the same token gets
--- the same answer for `keep_ms`: what was restored may have been sent by the time a call comes once more. After `until_ms`
--- it answers once 'late' and does nothing: whoever called was held up for so long that it may not hold its locks any more.
+-- G, a provider call that was under way, is nobody's claim any more: record.lua takes its outcome from whoever knows
+-- it, and its time, the lease's end, makes it uncertain (claim.lua).
+-- Answers for each step 'restored', 'there', or 'cancelled' when it was read or withdrawn meanwhile; the same token
+-- gets the same answer for `keep_ms`: what was restored may have been sent by the time a call comes once more. After
+-- `until_ms` it answers once 'late' and does nothing: whoever called was held up for so long that it may not hold its
+-- locks any more.
 
 if is_lost() then
   return refuse()
@@ -21,7 +22,8 @@ if tonumber(ARGV[4]) > 0 and now > tonumber(ARGV[4]) then
   return { 'late' }
 end
 
--- What became of a step while nothing was there to know it by (record.lua): true when it is over, else its next attempt.
+-- What became of a step while nothing was there to know it by (record.lua): true when it is over; where another attempt
+-- follows, the step is made that one.
 local function ended_meanwhile(flight, step)
   local told = is_rebuilding() and redis.call('HGET', ns .. ':life:ended', member(flight, step))
   local attempt, due = string.match(told or '', '^(%d+)|(%d*)$')

@@ -2,7 +2,8 @@
 -- ARGV: namespace, event, chunk, cid as JSON, critical, inbox prefix, cached, inbox ttl_ms, keep_ms,
 --       then for each notification: id, user, number of steps, and for each step: number, channel, after_ms,
 --       reason or '', address as JSON.
--- Answers nil when the chunk was routed before, else {1 when a paused fan-out may go on, channel with something ready…}.
+-- Answers nil when the chunk was routed before, else {1 when a paused fan-out may go on, channel with something
+-- ready…}.
 
 if is_lost() then
   return refuse()
@@ -47,7 +48,8 @@ while position <= #ARGV do
     or { id = id, user = user, event = event, critical = critical, read = tonumber(read or 0), steps = {} }
   local deliveries, listed = {}, '0'
   for _ = 1, count do
-    local step = { number = tonumber(ARGV[position]), channel = ARGV[position + 1], after = tonumber(ARGV[position + 2]) }
+    local number, channel, after = tonumber(ARGV[position]), ARGV[position + 1], tonumber(ARGV[position + 2])
+    local step = { number = number, channel = channel, after = after }
     local status, reason = begin_step(step, ARGV[position + 3], read)
     local time = now + step.after
     if status == 'DELIVERED' then

@@ -1,6 +1,7 @@
--- Records what became known of attempts from elsewhere: a provider's receipt, a look-up at the provider, a person's word.
--- The facts are always appended, in one entry with those given. A step whose outcome is known that way ends at once,
--- whoever holds it; one that waits for another attempt is not sent again once an earlier one is known to have gone out.
+-- Records what became known of attempts from elsewhere: a provider's receipt, a look-up at the provider, a person's
+-- word. The facts are always appended, in one entry with those given. A step whose outcome is known that way ends at
+-- once, whoever holds it; one that waits for another attempt is not sent again once an earlier one is known to have
+-- gone out.
 -- ARGV: namespace, number of facts, facts as JSON, then for each: id, step, channel, attempt, status, word as JSON,
 --       detail as JSON.
 -- Answers '1' for each whose flight had something waiting or under way that ends by it, else '0'.

@@ -1,5 +1,5 @@
--- Looks at keys of events: is an event that is not fully fanned out, or a chunk of it, in `due` (I2), and is there a key
--- that nothing would remove? What fell out of `due` is entered again where that is asked for: Redis alone says so.
+-- Looks at keys of events: is an event that is not fully fanned out, or a chunk of it, in `due` (I2), and is there a
+-- key that nothing would remove? What fell out of `due` is entered again where that is asked for: Redis alone says so.
 -- ARGV: namespace, '1' to mend, keep_ms, then for each: kind ('event', 'chunk' or 'recipients'), the rest of its name,
 --       '1' when what nothing would remove may go.
 -- Answers for each: 'ok'; 'absent'; 'stalled' (not in `due`; entered when mending); 'lost' (what is left to do of it
