@@ -21,8 +21,6 @@ _Answer = TypeVar("_Answer")
 _AGREES_FOR_MS: Final = 86_400_000
 _MOST_SUSPECTS: Final = 5_000
 _MOST_WORST: Final = 10
-LOCKED_MS: Final = 20_000
-"""For how long what holds rows locked may touch Redis: less than Postgres leaves an idle transaction its locks."""
 _BRIDGE_S: Final = 10.0
 _IMPATIENT_S: Final = 0.5
 
@@ -76,7 +74,8 @@ class Round:
 
     def of_provider(self, provider: str | None, check: str, count: int) -> None:
         """Counts by provider beside the whole."""
-        self._providers.setdefault(provider or "unknown", {})[check] = count
+        counts = self._providers.setdefault(provider or "unknown", {})
+        counts[check] = counts.get(check, 0) + count
 
     def found_unindexed(self, wrong: Wrong, event: str | None) -> None:
         """Counts a step that the index did not know, once: it may be met on more than one way."""

@@ -52,9 +52,10 @@ async def sender(scene: Scene) -> AsyncIterator[Sender]:
     await made.close()
 
 
-async def sent(scene: Scene, provider_id: Callable[[Claim], Any]) -> list[Claim]:
-    """Fifty SMS that a provider took under these ids."""
-    await scene.routed(an_event(SOON), *FIFTY)
+async def sent(scene: Scene, provider_id: Callable[[Claim], Any], *, events: int = 1) -> list[Claim]:
+    """Fifty SMS, of so many events, that a provider took under these ids."""
+    for number in range(events):
+        await scene.routed(an_event(SOON), *FIFTY[number::events])
     claims = await scene.sending()
     details = [{"provider": "twilio", "provider_id": provider_id(claim)} for claim in claims]
     endings = [Ending(claim, Status.SENT, detail) for claim, detail in zip(claims, details, strict=True)]
@@ -108,6 +109,17 @@ async def test_a_message_other_than_the_one_that_was_answered_for_is_a_duplicate
         await called_back(scene, claims, "SMb")
         found = await scene.run()
     assert found.checks["duplicates"].before == 50
+
+
+async def test_duplicates_of_several_events_are_added_up_by_provider(scene: Scene) -> None:
+    async with scene.draining():
+        claims = await sent(scene, lambda _: None, events=2)
+        await called_back(scene, claims, "SMa")
+        await called_back(scene, claims, "SMb")
+        found = await scene.run()
+    assert found.providers["twilio"]["duplicates"] == found.checks["duplicates"].before == 50
+    assert [each.count for each in found.worst] == [25, 25]
+    assert scene.registry.get_sample_value("tocsin_alerts_total", {"kind": "duplicates"}) == 1
 
 
 async def test_duplicates_on_three_days_running_raise_an_alert(scene: Scene) -> None:
