@@ -1,4 +1,5 @@
-"""What happens by the clock (APScheduler): the drain is looked after, and stored events that never started are entered.
+"""What happens by the clock (APScheduler): the drain is looked after, stored events that never started are entered,
+people's opt-outs are mirrored, providers are asked, and what is stored is reconciled.
 
 Every process that runs actors runs these; each job is harmless many at a time, or takes a lock so that one does it.
 """

@@ -88,7 +88,6 @@ class Gauges:
         )
         self._memory = Gauge("tocsin_redis_memory_bytes", "Memory that Redis uses", registry=registry)
         self._processes = Gauge("tocsin_actor_processes", "Processes that run actors", registry=registry)
-
         self._breakers = Gauge(
             "tocsin_breaker_open",
             "1 while a provider that is down rests or is on trial",

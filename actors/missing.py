@@ -9,14 +9,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from tocsin.actors.rounds import LOCKED_MS, Round
+from tocsin.actors.rounds import Round
 from tocsin.domain.delivery import Status
 from tocsin.domain.event import Event
 from tocsin.storage import ledger, queries
 from tocsin.storage.flight_parts import OpenFlight
 from tocsin.storage.ledger import LockedDelivery, OpenDelivery
 from tocsin.storage.scripts import MOST_ITEMS
-from tocsin.storage.transactions import in_transaction
+from tocsin.storage.transactions import LOCKED_MS, in_transaction
 
 Restore = Callable[[tuple[Sequence[OpenFlight], Sequence[Event]]], list[str]]
 """Puts flights of events into motion, from a thread."""

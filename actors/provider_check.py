@@ -16,8 +16,8 @@ _UNDER_WAY_MS: Final = 5_000
 """How long a callback may be on its way from its receipt to the journal."""
 
 
-async def check_providers(round_: Round, senders: Mapping[Channel, Sender] | None) -> None:
-    """Counts by provider. With `senders` those that can be asked are asked about what is in doubt."""
+async def check_providers(round_: Round, senders: Mapping[Channel, Sender]) -> None:
+    """Counts by provider; those of `senders` that can be asked are asked about what is in doubt."""
     await _count_duplicates(round_)
     await _count_doubts(round_, senders)
 
@@ -33,7 +33,7 @@ async def _count_duplicates(round_: Round) -> None:
     round_.place.cursors[_CURSOR] = str(until_ms)
 
 
-async def _count_doubts(round_: Round, senders: Mapping[Channel, Sender] | None) -> None:
+async def _count_doubts(round_: Round, senders: Mapping[Channel, Sender]) -> None:
     unconfirmed, uncertain = await _doubts(round_)
     left = unconfirmed, uncertain
     if round_.mend and senders and (unconfirmed or uncertain) and await _ask(round_, senders):

@@ -27,7 +27,7 @@ from tocsin.storage.redis import told
 from tocsin.storage.scripts import MOST_ITEMS, Scripts, Step
 
 _DAY_MS: Final = 86_400_000
-_READ_MARKER_MS: Final = 3_600_000
+READ_MARKER_MS: Final = 3_600_000
 _RESTORED_KEPT_MS: Final = 600_000
 # How long an event or chunk is left alone after its actor was called: longer than the work takes, short enough that a
 # call lost with its process is made again soon.
@@ -190,7 +190,7 @@ class Flights:
     async def read(self, user: str, notifications: Sequence[tuple[UUID, bool]]) -> list[ReadAnswer]:
         """Marks notifications read, each with whether it is known to be the user's; at most 100."""
         arguments = [part for identifier, owned in notifications for part in (identifier, "1" if owned else "0")]
-        answer = await self._scripts.run("read", _READ_MARKER_MS, user, _token(), *arguments)
+        answer = await self._scripts.run("read", READ_MARKER_MS, user, _token(), *arguments)
         answers = [ReadAnswer(state, int(read)) for state, read in (text.split("|") for text in answer)]
         noted = zip(notifications, answers, strict=True)
         changed = [(note, answer.read_ms) for (note, _), answer in noted if answer.state == "changed"]

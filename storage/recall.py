@@ -11,7 +11,7 @@ from uuid import UUID
 
 from tocsin.domain.event import Event, Recipient
 from tocsin.storage.flight_parts import Again, OpenFlight
-from tocsin.storage.flights import Flights
+from tocsin.storage.flights import READ_MARKER_MS, Flights
 from tocsin.storage.keys import Keys
 from tocsin.storage.profiles import Profiles
 from tocsin.storage.redis import told
@@ -25,7 +25,6 @@ _CLEARED: Final = _IN_MOTION | {
 }
 """What is made anew, by the name after the namespace. The journal stays, and what was read or withdrawn stays so."""
 _SCANNED: Final = 1_000
-_READ_MARKER_MS: Final = 3_600_000
 _ANSWERS_KEPT_MS: Final = 10_000
 _TOGETHER: Final = 10
 
@@ -99,7 +98,7 @@ class Recall:
         with told():
             async with self._client.pipeline(transaction=False) as pipeline:
                 for note, (user, at_ms) in read_ms.items():
-                    pipeline.set(self._keys.read(note), f"{at_ms}:{user}|", px=_READ_MARKER_MS, nx=True)
+                    pipeline.set(self._keys.read(note), f"{at_ms}:{user}|", px=READ_MARKER_MS, nx=True)
                 await pipeline.execute()
 
     async def mark_known(self, event: Event, deliveries: Sequence[tuple[UUID, int]]) -> None:

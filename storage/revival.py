@@ -19,9 +19,8 @@ from tocsin.storage.postgres import Postgres
 from tocsin.storage.reentry import Again, Reentry
 from tocsin.storage.replays import Replayed
 from tocsin.storage.scripts import MOST_ITEMS
+from tocsin.storage.transactions import LOCKED_MS
 
-_GOOD_FOR_MS: Final = 20_000
-"""How long after it began a replay may still touch Redis: less than Postgres leaves an idle transaction its locks."""
 _REDIS_S: Final = 5.0
 COUNTED_UP_TO: Final = 1_000_000
 
@@ -128,7 +127,7 @@ class Revival:
 
     async def _until_ms(self) -> int | None:
         try:
-            return await self._flights.now_ms() + _GOOD_FOR_MS
+            return await self._flights.now_ms() + LOCKED_MS
         except RedisAway:
             return None
 

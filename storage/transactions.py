@@ -13,6 +13,8 @@ from tocsin.storage.database import database, is_conflict
 _T = TypeVar("_T")
 _TRIES: Final = 6
 _PAUSE_S: Final = 0.05
+LOCKED_MS: Final = 20_000
+"""For how long what holds rows locked may touch Redis: less than Postgres leaves an idle transaction its locks."""
 
 
 def tried_again(work: Callable[[], _T]) -> _T:
