@@ -14,14 +14,16 @@ from tocsin.storage.store import Store
 
 EVERY_S = 0.1
 _AWAY_S = 1.0
+_MOST_WAITING = 2
+"""Calls for one channel: each claims as much as its process has room for."""
 
 
-async def watch(store: Store, providers: Mapping[Channel, str], threads: int = 1) -> None:
+async def watch(store: Store, providers: Mapping[Channel, str]) -> None:
     """Runs until it is cancelled. `providers` say who carries each channel: while one rests nobody is called for it."""
     away = False
     while True:
         try:
-            busy = await escalate(store, providers, threads)
+            busy = await escalate(store, providers)
             if away:
                 logger.info("what is due starts again")
             away = False
@@ -36,7 +38,7 @@ async def watch(store: Store, providers: Mapping[Channel, str], threads: int = 1
             await asyncio.sleep(_AWAY_S)
 
 
-async def escalate(store: Store, providers: Mapping[Channel, str], threads: int) -> bool:
+async def escalate(store: Store, providers: Mapping[Channel, str]) -> bool:
     """One look, unless Redis is nearly full. True when there may be more that is due already."""
     await store.memory.check(Work.SEND)
     calls, more = await store.flights.escalate(queues.SENDING_CHANNELS, providers)
@@ -49,5 +51,5 @@ async def escalate(store: Store, providers: Mapping[Channel, str], threads: int)
             await store.calls.put(queues.ROUTE, "route", event, int(chunk))
         else:
             queue = queues.of_channel(Channel(name))
-            await store.calls.put(queue, queue, most_waiting=2 * threads)
+            await store.calls.put(queue, queue, most_waiting=_MOST_WAITING)
     return more

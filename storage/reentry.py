@@ -35,15 +35,15 @@ where id = %s::uuid and generation < %s
 
 
 @dataclass(frozen=True, slots=True)
-class Again:
-    """An event as it is entered again, the people left, and how many were routed before."""
+class NextGeneration:
+    """An event as it is entered once more, the people left, and how many were routed before."""
 
     event: Event
     people: Sequence[Recipient]
     before: int
 
 
-Enter = Callable[[Again], str]
+Enter = Callable[[NextGeneration], str]
 """Enters it in Redis; answers as reenter.lua."""
 
 
@@ -60,7 +60,7 @@ class Reentry:
         with told():
             return str(await self._client.hget(self._keys.event(event), "routed") or "")
 
-    async def enter(self, again: Again, seen: str) -> str:
+    async def enter(self, again: NextGeneration, seen: str) -> str:
         """Enters an event once more unless chunks were routed beside those that were `seen`."""
         event = again.event
         people = (person.model_dump_json(exclude_none=True) for person in again.people)
@@ -95,7 +95,7 @@ def _reenter(identifier: UUID, by: By, enter: Enter) -> str:
     return "entered"
 
 
-def _again(row: models.Event) -> Again:
+def _again(row: models.Event) -> NextGeneration:
     first, last = of_event(row.id)
     with cursor() as query:
         query.execute(_ROUTED, (str(first), str(last), str(row.id)))
@@ -105,4 +105,4 @@ def _again(row: models.Event) -> Again:
     content = {name: getattr(row, name) for name in ("id", *CONTENT)}
     event = event_of({**content, "accepted_ms": ms_of(row.accepted_at)})
     following = event.model_copy(update={"generation": event.generation + 1})
-    return Again(following, left, len(everybody) - len(left))
+    return NextGeneration(following, left, len(everybody) - len(left))

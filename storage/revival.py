@@ -16,7 +16,7 @@ from tocsin.storage.dead_letters import DeadLetter, LetterFilter, LetterKind
 from tocsin.storage.flight_parts import OpenFlight
 from tocsin.storage.flights import Flights
 from tocsin.storage.postgres import Postgres
-from tocsin.storage.reentry import Again, Reentry
+from tocsin.storage.reentry import NextGeneration, Reentry
 from tocsin.storage.replays import Replayed
 from tocsin.storage.scripts import MOST_ITEMS
 from tocsin.storage.transactions import LOCKED_MS
@@ -110,7 +110,7 @@ class Revival:
             done.busy += 1
             return
 
-        def enter(again: Again) -> str:
+        def enter(again: NextGeneration) -> str:
             entering = asyncio.run_coroutine_threadsafe(self._reentry.enter(again, seen), loop)
             try:
                 return entering.result(_REDIS_S)

@@ -156,7 +156,7 @@ async def test_filled_to_the_brim_it_drains_and_goes_on_by_itself(store: Store, 
         store.memory._asked_at = -1.0
         await sms.run()
         with pytest.raises(Overloaded):
-            await escalate(store, {}, 1)
+            await escalate(store, {})
         with pytest.raises(Overloaded):
             await store.accept(an_event(), people("u1"), None)
         assert carrier.got == []
