@@ -6,8 +6,8 @@ create index callbacks_of_delivery on callbacks (delivery_id) where delivery_id 
 create index callbacks_of_message on callbacks (provider_id) where provider_id is not null;
 create index callbacks_by_time on callbacks (provider, received_at);
 
--- The few whose outcome nobody knows, and those on the channel whose providers give receipts, by when they were sent.
-create index deliveries_uncertain on deliveries (id) where status = 'UNCERTAIN';
+-- Those on the channel whose providers give receipts, by when they were sent. The few whose outcome nobody knows have
+-- deliveries_held.
 create index deliveries_sent_by_sms on deliveries (sent_at) where channel = 'SMS' and sent_at is not null;
 
 create table look_ups (
