@@ -227,8 +227,8 @@ def journeys_tell(evidence: Evidence, check: Check) -> None:
         check.looked_at += 1
         delivery = evidence.deliveries.get(call.delivery)
         if delivery is None:
-            event = _event_of(evidence, call.delivery)
-            (check.apart if event else check.wrong).append((call.delivery, "Postgres does not know this delivery"))
+            lost = _may_be_lost(evidence, call.delivery)
+            (check.apart if lost else check.wrong).append((call.delivery, "Postgres does not know this delivery"))
         elif not any(
             delivery.at(call.attempt, status) for status in ("SENDING", "UNCERTAIN", *TAKEN, "FAILED", "DEAD")
         ):
@@ -335,7 +335,7 @@ def _steps_in_flight(flights: Mapping[str, str]) -> Iterator[tuple[str, tuple[st
             yield f"{notification}:{number}", (notification, letter, int(time))
 
 
-def _event_of(evidence: Evidence, delivery: str) -> bool:
+def _may_be_lost(evidence: Evidence, delivery: str) -> bool:
     """Whether the delivery may be one of an event that only Redis had when it was emptied: ids of one event begin with
     its millisecond."""
     lost = [event for event in evidence.ledger.accepted.values() if event.durability == "redis"]
