@@ -69,10 +69,11 @@ async def _look(round_: Round, index: str, entries: Sequence[str]) -> list[Movin
     round_.clears(_name(index, entry) for entry in entries if entry not in stray)
     if not moving:
         return []
-    stand = await round_.store.postgres.call(ledger.statuses, [each.delivery for each in moving])
-    open_ = [each for each in moving if ledger.is_open(stand.get(each.delivery))]
-    round_.clears(each.suspect for each in open_)
-    return [each for each in moving if not ledger.is_open(stand.get(each.delivery))]
+    named = {each.delivery: each for each in moving}
+    stand = await round_.store.postgres.call(ledger.statuses, list(named))
+    open_ = {delivery for delivery in named if ledger.is_open(stand.get(delivery))}
+    round_.clears(named[delivery].suspect for delivery in open_)
+    return [each for delivery, each in named.items() if delivery not in open_]
 
 
 async def _behind(round_: Round, index: str, entries: Sequence[str]) -> tuple[list[Moving], set[str]]:

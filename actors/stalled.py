@@ -15,7 +15,9 @@ _YOUNG_MS: Final = 10_000
 """How old an accepted event is before it is looked at: younger ones are being entered."""
 _MOST_EVENTS: Final = 1_000
 _MOST_SCANS: Final = 100
-_MOST_BUCKETS: Final = 200
+_MOST_FLIGHTS: Final = 5_000
+"""How many flights one run looks for that the index may not know; the walks from Postgres and along the index meet all
+others."""
 _CURSOR: Final = "keys"
 _COMPLETED: Final = "completed"
 _FIRST_LOOK_MS: Final = 86_400_000
@@ -88,17 +90,16 @@ async def find_short(round_: Round) -> None:
 async def find_leftovers(round_: Round) -> None:
     """Walks the keys themselves, some at each run: flights that neither the index nor Postgres knows, and what is left
     of events."""
-    cursor, buckets = int(round_.place.cursors.pop(_CURSOR, 0)), 0
+    cursor, looked_at = int(round_.place.cursors.pop(_CURSOR, 0)), 0
     for _ in range(_MOST_SCANS):
         cursor, names = await round_.store.motion.scan(cursor)
         await _tidy(round_, [name for name in names if name[0] in _OF_EVENTS])
-        found = [rest for kind, rest in names if kind == "flight"]
-        for bucket in found:
-            await _look_into(round_, bucket)
-        buckets += len(found)
+        for kind, rest in names:
+            if kind == "flight":
+                looked_at += await _look_into(round_, rest)
         if cursor == 0:
             return
-        if buckets >= _MOST_BUCKETS or round_.is_over():
+        if looked_at >= _MOST_FLIGHTS or round_.is_over():
             break
     round_.place.cursors[_CURSOR] = str(cursor)
 
@@ -120,10 +121,12 @@ async def _tidy(round_: Round, names: Sequence[tuple[str, str]]) -> None:
                 round_.clears([suspect])
 
 
-async def _look_into(round_: Round, bucket: str) -> None:
-    """Flights that the index does not know are entered again; what Postgres does not know of them goes from there."""
+async def _look_into(round_: Round, bucket: str) -> int:
+    """Flights that the index does not know are entered again; what Postgres does not know of them goes from there.
+    Answers how many flights lie in the bucket."""
     notes = await round_.store.motion.in_bucket(bucket)
     for first in range(0, len(notes), MOST_ITEMS):
         wanted: dict[str, list[int]] = {note: [] for note in notes[first : first + MOST_ITEMS]}
         for each in await round_.store.motion.look(wanted, mend=round_.mend):
             round_.found_unindexed(each, None)
+    return len(notes)
