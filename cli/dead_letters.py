@@ -8,7 +8,6 @@ from typing import Any, Final, TypeVar
 from uuid import UUID
 
 import click
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from tocsin.cli.journey import Document, clock
 from tocsin.cli.options import FAILED, with_server
@@ -166,7 +165,7 @@ def _bodies(ids: Sequence[UUID], fitting: Document, *, everything: bool) -> list
 async def _sweep(server: Server, screen: Screen, what: str, bodies: Sequence[Document]) -> dict[str, Any]:
     """The sums of all answers, page after page."""
     sums: dict[str, Any] = dict.fromkeys(_COUNTS, 0) | {"refused": {}}
-    with _progress(screen) as progress:
+    with screen.progress() as progress:
         task = progress.add_task(what.capitalize(), total=None)
         async for page in _pages(server, what, bodies):
             for name in _COUNTS:
@@ -218,16 +217,4 @@ def _row(letter: Document) -> tuple[Any, ...]:
         status_text(letter["status"]),
         (letter["reason"] or "") + aside,
         said,
-    )
-
-
-def _progress(screen: Screen) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=screen.console,
-        transient=True,
-        disable=screen.as_json or not screen.console.is_terminal,
     )

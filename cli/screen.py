@@ -14,6 +14,7 @@ from typing import Any, Final
 import click
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -50,11 +51,6 @@ class Screen:
         if not self.as_json:
             self.console.print(line, style=style, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
-    def show(self, shown: RenderableType) -> None:
-        """A table or the like for people."""
-        if not self.as_json:
-            self.console.print(shown)
-
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str | None = None) -> None:
         """A table for people; a cell is any text, or a rich Text that is already styled."""
         if self.as_json:
@@ -67,6 +63,18 @@ class Screen:
         for row in rows:
             table.add_row(*map(cell, row))
         self.console.print(table)
+
+    def progress(self) -> Progress:
+        """How far something is, while it lasts; on a terminal only."""
+        return Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=self.console,
+            transient=True,
+            disable=self.as_json or not self.console.is_terminal,
+        )
 
     def answer(self, document: Any) -> None:
         """The document for programs."""

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Final
 
 import click
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from tocsin.cli.options import FAILED, with_server
@@ -49,7 +48,7 @@ async def import_users(server: Server, screen: Screen, csv: Path) -> int | None:
     number and the reason; the others are imported.
     """
     total = _count_lines(csv)
-    with _progress(screen) as progress:
+    with screen.progress() as progress:
         task = progress.add_task("Importing", total=total)
         done = Import()
         async for person_count in _import(server, csv, done):
@@ -104,18 +103,6 @@ def _count_lines(csv: Path) -> int:
     """About how many people a file has; the progress bar needs no more."""
     with csv.open("rb") as file:
         return max(0, sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b"")) - 1)
-
-
-def _progress(screen: Screen) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=screen.console,
-        transient=True,
-        disable=screen.as_json or not screen.console.is_terminal,
-    )
 
 
 def _report(screen: Screen, done: Import) -> None:

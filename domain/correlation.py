@@ -12,7 +12,6 @@ from typing import Final
 class Method(StrEnum):
     """How it was found out what became of an attempt."""
 
-    DELIVERY_ID = "delivery_id"
     PROVIDER_ID = "provider_id"
     TIME_WINDOW = "time_window"
     PERSON = "person"
