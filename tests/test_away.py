@@ -75,7 +75,7 @@ def test_without_redis_events_rest_in_postgres_and_start_when_it_is_back(away: A
 @pytest.mark.parametrize("how", ["away", "frozen"])
 def test_without_both_nothing_is_taken_and_all_goes_on_by_itself(away: Away, how: str) -> None:
     with away.servers.fault(f"redis {how}"), away.servers.fault(f"postgres {how}"):
-        answer = away.asked("/api/notifications", method="POST")
+        away.asked("/api/notifications", method="POST")
         event = {"type": "x.y", "message": "x", "recipients": [{"id": "u1", "email": "u1@example.org"}]}
         answer = away.api.post("/api/notifications", json=event)
         assert (answer.status_code, answer.headers["content-type"]) == (503, "application/problem+json")

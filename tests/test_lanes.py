@@ -414,7 +414,7 @@ async def test_what_was_late_by_our_own_doing_says_nothing_of_the_provider(store
 
 
 @pytest.mark.parametrize("work", ["fan_out", "routing"])
-async def test_work_that_failed_as_redis_went_away_says_so_and_ends(
+async def test_work_that_failed_as_redis_went_away_ends_without_an_error(
     store: Store, monkeypatch: pytest.MonkeyPatch, work: str
 ) -> None:
     async def away(*_: Any, **__: Any) -> bool:
