@@ -19,7 +19,7 @@ export function lettersView() {
       causes.data.length ? byCause(causes.data) : null,
       letters.data.length ? listing(letters.data) : make("section.notice", null, make("p", null, "Nothing was given up.")),
       make("p.hint", null, "Try again or put aside: ", make("code", null, "tocsin dead-letters retry"), ", ",
-        make("code", null, "tocsin dead-letters discard"), ", or ", make("a", { href: "/docs#dead letters" }, "the API"), "."),
+        make("code", null, "tocsin dead-letters discard"), ", or ", make("a", { href: "/docs#retry_dead_letters" }, "the API"), "."),
     ],
   };
 }
