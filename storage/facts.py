@@ -35,7 +35,7 @@ class Journal:
         self._keys = keys
 
     async def append(self, facts: list[dict[str, Any]]) -> None:
-        """Adds one entry whose change is nowhere else in Redis, such as a receipt."""
+        """Adds one entry whose change is nowhere else in Redis, such as bad facts that are tried again."""
         await self._scripts.run("tell", *(json.dumps(fact, separators=(",", ":")) for fact in facts))
         self._scripts.life.remember(*facts)
 

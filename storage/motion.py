@@ -158,7 +158,7 @@ def step_of(entry: str) -> tuple[str, int] | None:
 
 
 def _flight(notification: str, text: str) -> SeenFlight:
-    """As lib.lua `load_flight` reads it."""
+    """As lib.lua `parse_flight` reads it."""
     user, event, _, _, rest = text.split("|", 4)
     steps = (step.split(",") for step in rest.split(";") if step)
     return SeenFlight(

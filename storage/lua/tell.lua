@@ -1,4 +1,4 @@
--- Tells Postgres what has no other change in Redis, such as a receipt.
+-- Tells Postgres what has no other change in Redis: bad facts that are tried again, and testimony after a loss.
 -- ARGV: namespace, facts as JSON…
 
 free_first()
