@@ -42,6 +42,7 @@ from tocsin.storage.store import Store
 
 _MIGRATE_AGAIN_S = 5.0
 _PARTS_END_S = 5.0
+_ALERTS_END_S = 1.0
 """What the parts may need beside the times that are set for them: a call to a server that does not answer."""
 _SERVERS_END_S = 30.0
 """What our own servers may need to write down what they have."""
@@ -146,6 +147,7 @@ class Process:
             context.stopping.set()
             server.should_exit = True
             await serving
+            await context.alerts.close(_ALERTS_END_S)
             keeping.cancel()
             await store.close()
 
