@@ -41,8 +41,8 @@ from tocsin.storage.postgres import Postgres
 from tocsin.storage.store import Store
 
 _MIGRATE_AGAIN_S = 5.0
-_PARTS_END_S = 5.0
 _ALERTS_END_S = 1.0
+_PARTS_END_S = 5.0
 """What the parts may need beside the times that are set for them: a call to a server that does not answer."""
 _SERVERS_END_S = 30.0
 """What our own servers may need to write down what they have."""
