@@ -131,6 +131,11 @@ class Jobs:
             unstarted = await self._store.postgres.call(
                 queries.unfinished_events, _UNSTARTED_AFTER_MS, _MOST_SWEPT, started=False
             )
+            if not unstarted:
+                return
+            # One that was withdrawn comes to its end too: its notifications are made, with nothing to send.
+            withdrawn = await self._store.postgres.call(queries.withdrawn, [event.id for event, _ in unstarted])
+            await self._store.refilling().mark_cancelled(withdrawn)
             for event, recipients in unstarted:
                 if behind and _now_ms() - event.accepted_ms > _KNOWN_MS:
                     continue

@@ -18,11 +18,12 @@ from tocsin.storage.store import Store
 async def reenter(store: Store, event: UUID, *, exact: bool) -> int:
     """Enters the event with whom it has still to reach; answers how many. `exact` False: they may have been reached, so
     what would start at once counts as begun by nobody knows whom. Nobody where Postgres refused to store something of
-    it, or it was withdrawn."""
+    it. Of one that was withdrawn nothing starts; where its people may have been reached it is left as it is, for they
+    would show as cancelled."""
     if await store.postgres.call(ledger.refused, [str(event)]):
         return 0
     found = await store.postgres.call(rows.stored_events, [event])
-    if not found or found[0].cancelled:
+    if not found or (found[0].cancelled and not exact):
         return 0
     stored = found[0]
     unrouted = await store.postgres.call(rows.unrouted, stored)
@@ -30,6 +31,7 @@ async def reenter(store: Store, event: UUID, *, exact: bool) -> int:
     if not people:
         return 0
     refilling = store.refilling()
+    await refilling.mark_cancelled([event] if stored.cancelled else [])
     users = {note: person.id for note, person in unrouted.people.items()}
     await refilling.mark_read({note: (users[note], at_ms) for note, at_ms in unrouted.read_ms.items()})
     await refilling.mark_known(stored.event, [(each.notification, each.step) for each in unrouted.known])

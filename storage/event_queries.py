@@ -126,14 +126,14 @@ def unfinished_events(
     older_than_ms: int, limit: int, after: Event | None = None, *, started: bool = True
 ) -> list[tuple[Event, list[Recipient]]]:
     """Up to `limit` events whose fan-out is not finished and that were accepted more than `older_than_ms` ago, the
-    oldest first; those after `after`. Without `started`, only those of which nobody heard more than that."""
+    oldest first; those after `after`. Without `started`, only those of which nobody heard more than that. One that was
+    withdrawn is among them: its notifications are still to be made, with nothing to send."""
     statuses = list(_UNFINISHED) if started else [EventStatus.PENDING]
     age = fn.NOW() - SQL("%s * interval '1 millisecond'", [older_than_ms])
     query = models.Event.select().where(
         models.Event.status.in_(statuses),
         # One that was accepted later than now comes from a process whose clock is ahead: it may not wait for that time.
         (models.Event.accepted_at < age) | (models.Event.accepted_at > fn.NOW()),
-        models.Event.cancelled_at.is_null(),
     )
     if after is not None:
         place = SQL("(tocsin_time(%s), %s::uuid)", [after.accepted_ms, str(after.id)])
@@ -143,13 +143,19 @@ def unfinished_events(
 
 
 def still_unfinished(events: Sequence[UUID]) -> set[UUID]:
-    """Of events those whose fan-out is not finished, and that were not withdrawn."""
+    """Of events those whose fan-out is not finished."""
     query = models.Event.select(models.Event.id).where(
-        models.Event.id.in_(list(events)),
-        models.Event.status.in_(list(_UNFINISHED)),
-        models.Event.cancelled_at.is_null(),
+        models.Event.id.in_(list(events)), models.Event.status.in_(list(_UNFINISHED))
     )
     return {row.id for row in query}
+
+
+def withdrawn(events: Sequence[UUID]) -> list[UUID]:
+    """Of events those that were withdrawn."""
+    query = models.Event.select(models.Event.id).where(
+        models.Event.id.in_(list(events)), models.Event.cancelled_at.is_null(False)
+    )
+    return [row.id for row in query]
 
 
 def contents(events: Sequence[UUID]) -> dict[UUID, Event]:

@@ -27,6 +27,7 @@ from tocsin.storage.event_queries import (
     still_unfinished,
     unfinished_events,
     waiting_notifications,
+    withdrawn,
 )
 from tocsin.storage.inbox_queries import (
     InboxRow,
@@ -70,4 +71,5 @@ __all__ = [
     "unread_count",
     "unread_ids",
     "waiting_notifications",
+    "withdrawn",
 ]

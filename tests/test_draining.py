@@ -13,8 +13,10 @@ from loguru import logger
 
 from tests.scenes import an_event, people, routed
 from tests.stored import ask
+from tocsin.actors.fan_out import fan_out
 from tocsin.actors.jobs import Jobs
 from tocsin.actors.persist import Persister
+from tocsin.actors.route import route
 from tocsin.domain.delivery import Channel
 from tocsin.domain.errors import RedisAway, Unavailable
 from tocsin.domain.plan import Step
@@ -31,6 +33,7 @@ from tocsin.storage.store import Store
 pytestmark = pytest.mark.servers
 
 NOW = Step(Channel.IN_APP, 0)
+SMS_NOW = Step(Channel.SMS, 0)
 LATER = Step(Channel.SMS, 3_600_000)
 NOWHERE = "postgresql://nobody@127.0.0.1:1/nothing"
 
@@ -159,6 +162,25 @@ async def test_an_event_whose_start_is_still_in_an_old_journal_is_not_started_ag
     await Persister(store, "one").drain()
     await jobs._enter_unstarted()
     assert await store.flights.event(event.id) is None
+
+
+@pytest.mark.parametrize("forgotten", [False, True])
+async def test_an_event_that_was_withdrawn_before_it_was_entered_comes_to_its_end_and_sends_nothing(
+    store: Store, forgotten: bool
+) -> None:
+    event, persister = an_event(NOW, SMS_NOW), Persister(store, "one")
+    await store.postgres.call(store_accepted, [Accepted(event, people("u1"))])
+    fact = {"f": "cancelled", "e": str(event.id), "at": event.accepted_ms, "reason": "changed plans", "by": "tests"}
+    await store.flights.withdraw(event.id, fact)
+    await persister.drain()
+    if forgotten:
+        await store._client.delete(f"tocsin:cancelled:{event.id}")
+    await Jobs(store, "one", persister.drain)._enter_unstarted()
+    await fan_out(store, str(event.id))
+    await route(store, str(event.id), 0)
+    await persister.drain()
+    assert await store.postgres.call(ask, "select status from events") == [("COMPLETED",)]
+    assert await store.postgres.call(ask, "select status, reason from deliveries") == [("CANCELLED", "cancelled")] * 2
 
 
 async def test_that_redis_is_away_is_said_once_and_not_for_every_event(store: Store, redis_url: str) -> None:

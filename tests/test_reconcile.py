@@ -109,6 +109,11 @@ class Scene:
         for index in self.store.motion.indexes:
             await self.redis.delete(index)
 
+    async def lose_event(self, event: Event) -> None:
+        """Redis forgets how far an event is, and whom it is for."""
+        await self.redis.delete(self.keys.event(event.id), f"{self.keys.namespace}:recipients:{event.id}")
+        await self.redis.zrem(self.keys.due, f"e:{event.id}")
+
 
 @asynccontextmanager
 async def opened(settings: Settings, redis_url: str, postgres_url: str) -> AsyncIterator[Scene]:
@@ -314,8 +319,7 @@ async def test_an_event_that_redis_lost_goes_on_with_whom_it_had_not_reached(sce
         await scene.store.flights.route(event, page.chunk or 0, [routing(event, user) for user in users[:100]])
         await scene.store.settled()
         await old(scene)
-        await scene.redis.delete(scene.keys.event(event.id), f"{scene.keys.namespace}:recipients:{event.id}")
-        await scene.redis.zrem(scene.keys.due, f"e:{event.id}")
+        await scene.lose_event(event)
         report = await scene.run()
         assert (report.checks["events"].before, report.checks["events"].after) == (1, 0)
         await fan_out(scene.store, str(event.id))
@@ -323,6 +327,23 @@ async def test_an_event_that_redis_lost_goes_on_with_whom_it_had_not_reached(sce
         assert await scene.statuses() == {"QUEUED": 150}
         claims = [*await scene.claim("t1"), *await scene.claim("t2")]
     assert len({claim.user for claim in claims}) == len(claims) == 150
+
+
+async def test_an_event_that_redis_lost_and_somebody_withdrew_comes_to_its_end_and_sends_nothing(scene: Scene) -> None:
+    event = an_event(SOON, recipient_count=50)
+    async with scene.draining():
+        await scene.store.accept(event, people(*FIFTY), None)
+        await scene.store.flights.take_page(event, 0)
+        await scene.store.cancel(event.id, "changed plans", "tests", event.accepted_ms)
+        await old(scene)
+        await scene.lose_event(event)
+        await scene.redis.delete(scene.keys.cancelled(event.id))
+        report = await scene.run()
+        assert (report.checks["events"].before, report.checks["events"].after) == (1, 0)
+        await fan_out(scene.store, str(event.id))
+        await route(scene.store, str(event.id), 0)
+        assert await scene.statuses() == {"CANCELLED": 50}
+        assert await scene.store.postgres.call(ask, "select status from events") == [("COMPLETED",)]
 
 
 async def test_recipients_without_their_notification_are_made_up_for(scene: Scene) -> None:
