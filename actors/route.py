@@ -36,6 +36,7 @@ async def route(store: Store, event_id: str, chunk: int) -> None:
 
 async def _route(store: Store, identifier: UUID, chunk: int) -> None:
     await store.memory.check(Work.PLAN)
+    life = store.life.epoch
     event = await store.flights.event(identifier)
     people = await store.flights.chunk(identifier, chunk)
     if event is None or not people:
@@ -44,6 +45,8 @@ async def _route(store: Store, identifier: UUID, chunk: int) -> None:
     contacts = await store.contacts_of(people)
     await store.profiles.keep_inline(identifier, people, store.flights.keep_ms(event))
     routings = [_routing(event, person, contacts.get(person.id)) for person in people]
+    if store.life.epoch != life:
+        return  # Redis was rebuilt meanwhile: the chunk of this number may be of other people now
     answer = await store.flights.route(event, chunk, routings)
     if answer is None:
         return

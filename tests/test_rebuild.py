@@ -1,7 +1,7 @@
 """Redis is emptied or rolled back: everything accepted is put back into motion, and nothing is sent twice."""
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
@@ -15,7 +15,7 @@ from tocsin.actors.route import route
 from tocsin.domain import ids
 from tocsin.domain.delivery import Channel, Status
 from tocsin.domain.errors import RedisLost
-from tocsin.domain.event import Event
+from tocsin.domain.event import Contact, Event, Recipient
 from tocsin.domain.plan import Step
 from tocsin.domain.settings import load
 from tocsin.storage.database import cursor
@@ -308,3 +308,31 @@ async def test_a_notification_that_was_sent_and_whose_making_was_not_stored_is_n
     await process.stored()
     assert await process.statuses(event) == {"SENT": 2}
     assert not await process.client.keys("tocsin:flight:*")
+
+
+async def test_people_that_were_looked_up_before_a_rebuild_are_not_routed_after_it(
+    process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The chunk of the same number may be of other people by then, who would never be told."""
+    store, users = process.store, [f"u{number}" for number in range(150)]
+    event = an_event(SMS_NOW, recipient_count=150)
+    await store.accept(event, people(*users), None)
+    await fan_out(store, str(event.id))
+    look_up = store.contacts_of
+
+    async def slowly(wanted: Sequence[Recipient]) -> dict[str, Contact]:
+        """Meanwhile another process routes them, and Redis is emptied and rebuilt."""
+        monkeypatch.setattr(store, "contacts_of", look_up)
+        found = await look_up(wanted)
+        await route(store, str(event.id), 0)
+        await process.stored()
+        await process.flush()
+        assert await process.rebuilt()
+        await fan_out(store, str(event.id))
+        return found
+
+    monkeypatch.setattr(store, "contacts_of", slowly)
+    await route(store, str(event.id), 0)
+    await route(store, str(event.id), 0)
+    claims = [*await process.claim(), *await process.claim()]
+    assert sorted(claim.user for claim in claims) == sorted(users)

@@ -329,6 +329,26 @@ async def test_an_event_that_redis_lost_goes_on_with_whom_it_had_not_reached(sce
     assert len({claim.user for claim in claims}) == len(claims) == 150
 
 
+async def test_an_event_that_redis_lost_with_its_flights_goes_on_too(scene: Scene) -> None:
+    event = an_event(SOON, recipient_count=150)
+    users = [f"u{number}" for number in range(150)]
+    async with scene.draining():
+        await scene.store.accept(event, people(*users), None)
+        page = await scene.store.flights.take_page(event, 0)
+        routings = [routing(event, user) for user in users[:100]]
+        await scene.store.flights.route(event, page.chunk or 0, routings)
+        await old(scene)
+        await scene.lose_event(event)
+        await scene.lose([each.id for each in routings])
+        report = await scene.run()
+        # What is put back brings the event's content with it, which does not say how far the event is.
+        assert (report.checks["missing"].before, report.checks["missing"].after) == (100, 0)
+        assert (report.checks["events"].before, report.checks["events"].after) == (1, 0)
+        await fan_out(scene.store, str(event.id))
+        await route(scene.store, str(event.id), 0)
+        assert await scene.statuses() == {"QUEUED": 150}
+
+
 async def test_an_event_that_redis_lost_and_somebody_withdrew_comes_to_its_end_and_sends_nothing(scene: Scene) -> None:
     event = an_event(SOON, recipient_count=50)
     async with scene.draining():

@@ -2,8 +2,8 @@
 -- key that nothing would remove? What fell out of `due` is entered again where that is asked for: Redis alone says so.
 -- ARGV: namespace, '1' to mend, keep_ms, then for each: kind ('event', 'chunk' or 'recipients'), the rest of its name,
 --       '1' when what nothing would remove may go.
--- Answers for each: 'ok'; 'absent'; 'stalled' (not in `due`; entered when mending); 'lost' (what is left to do of it
--- is gone); 'left' (nothing would remove it) or 'removed'.
+-- Answers for each: 'ok'; 'absent' (nothing says how far it is); 'stalled' (not in `due`; entered when mending); 'lost'
+-- (what is left to do of it is gone); 'left' (nothing would remove it) or 'removed'.
 
 if is_lost() then
   return refuse()
@@ -44,7 +44,7 @@ local function look_at_event(event, may_go)
   local key = event_key(event)
   local state = redis.call('HMGET', key, 'cursor', 'fanned', 'chunks', 'routed')
   if not state[1] then
-    return redis.call('EXISTS', key) == 0 and 'absent' or 'ok'
+    return 'absent' -- its content alone may be there, for deliveries of it (content.lua)
   elseif redis.call('PTTL', key) > 0 then
     return 'ok'
   elseif state[2] == '0' then
