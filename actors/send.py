@@ -119,7 +119,7 @@ class Lane:
         # Taken off the list, so that no two runs carry the same claims.
         token = self._unanswered.pop() if self._unanswered else uuid4().hex
         try:
-            return await self._store.flights.claim(
+            claims = await self._store.flights.claim(
                 self.channel,
                 token,
                 most,
@@ -134,6 +134,11 @@ class Lane:
                 self._unanswered.append(token)
                 self._see_to_unanswered()
             return []
+        if beyond := claims[most:]:
+            # A claim whose answer was lost was made when there was more room. Sends beyond it would wait for a
+            # connection within their time-out, and count as sent by nobody knows whom.
+            self._start(self._hand_back(beyond))
+        return claims[:most]
 
     def _see_to_unanswered(self) -> None:
         if self._asking is None or self._asking.done():

@@ -350,6 +350,28 @@ async def test_a_claim_whose_answer_was_lost_is_carried_all_the_same(
     assert tokens[3] != tokens[2]
 
 
+async def test_of_a_claim_whose_answer_was_lost_no_more_is_carried_than_there_is_room_for_by_then(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await sms_to(store, "u1", "u2", "u3")
+    sms = lane(store, Carrier())
+    claim = store.flights.claim
+
+    async def unheard(channel: Channel, token: str, most: int, **rules: Any) -> Any:
+        await claim(channel, token, most, **rules)
+        raise RedisAway("the answer was lost")
+
+    monkeypatch.setattr(sms, "_see_to_unanswered", lambda: None)
+    monkeypatch.setattr(store.flights, "claim", unheard)
+    assert await sms._claim(3) == []
+    monkeypatch.setattr(store.flights, "claim", claim)
+    first = await sms._claim(1)
+    await until(lambda: not sms._under_way)
+    assert len({each.user for each in (*first, *await sms._claim(3))}) == 3
+    assert len(first) == 1
+    await sms.close(2)
+
+
 async def test_what_is_handed_back_while_redis_is_away_is_free_as_soon_as_it_is_back(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
