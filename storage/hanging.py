@@ -14,6 +14,7 @@ from redis.backoff import ExponentialBackoff
 
 _TRIES: Final = 2
 _SILENT_S: Final = 1.5
+_CLOSED: Final = "the handler is closed"
 
 
 class Hanging:
@@ -102,7 +103,13 @@ class Tries(Retry):
         async def answered() -> Any:
             nonlocal began_s
             began_s = time.monotonic()
-            answer = await do()
+            try:
+                answer = await do()
+            except RuntimeError as error:
+                # What uvloop raises where asyncio raises an OSError: the server has just gone away.
+                if not str(error).endswith(_CLOSED):
+                    raise
+                raise exceptions.ConnectionError("the connection is closed") from error
             self._hanging.answered()
             return answer
 

@@ -81,3 +81,21 @@ def test_an_error_of_redis_is_told_as_what_it_means(error: Exception, meant: typ
     with pytest.raises(meant) as raised, told():
         raise error
     assert "10.0.0.1" not in str(raised.value)
+
+
+async def test_a_connection_that_uvloop_finds_closed_is_a_lost_one() -> None:
+    raised: list[Exception] = [
+        RuntimeError("unable to perform operation on <UnixTransport closed=True>; the handler is closed"),
+        RuntimeError("a defect of ours"),
+    ]
+    failed: list[Exception] = []
+
+    async def call() -> None:
+        raise raised.pop(0)
+
+    async def fail(error: Exception) -> None:
+        failed.append(error)
+
+    with pytest.raises(RuntimeError, match="a defect of ours"):
+        await hanging.Tries(hanging.Hanging()).call_with_retry(call, fail)
+    assert [type(error) for error in failed] == [exceptions.ConnectionError]
