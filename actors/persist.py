@@ -14,7 +14,7 @@ from loguru import logger
 from tocsin.actors.alerts import Alerts
 from tocsin.actors.metrics import StoredCounters
 from tocsin.actors.outages import say
-from tocsin.domain.errors import PostgresAway, Unavailable
+from tocsin.domain.errors import PostgresAway, RedisAway, Unavailable
 from tocsin.storage import persist as writer
 from tocsin.storage.database import TooSlow
 from tocsin.storage.facts import Entry
@@ -36,6 +36,7 @@ class Persister:
         self._counters = counters
         self._name = name
         self._stopped = False
+        self._held_in_doubt = False
         self.alerts: Alerts | None = None
 
     def stop(self) -> None:
@@ -45,7 +46,14 @@ class Persister:
     async def drain(self, limit_s: float = math.inf, *, last: bool = False) -> None:
         """Stores what waits until nothing is left, until Postgres or Redis is away, or until `limit_s` has passed."""
         try:
+            if self._held_in_doubt:
+                await self._store.facts.give_back(self._name)
+                self._held_in_doubt = False
             await self._drain(time.monotonic() + limit_s, last=last)
+        except RedisAway as error:
+            # What it was giving out counts as held by this process, which may never have heard of it.
+            self._held_in_doubt = True
+            say("the drain of the journal", error)
         except Unavailable as error:
             say("the drain of the journal", error)
 

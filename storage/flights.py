@@ -197,10 +197,13 @@ class Flights:
         self._scripts.life.remember(*testimony.read(user, changed))
         return answers
 
-    async def withdraw(self, event: UUID, fact: dict[str, Any] | None, notifications: Sequence[UUID] = ()) -> int:
-        """Marks an event withdrawn and cancels what waits of the given notifications (at most 100)."""
+    async def withdraw(
+        self, event: UUID, fact: dict[str, Any] | None, notifications: Sequence[UUID] = (), *, keep_ms: int = 0
+    ) -> int:
+        """Marks an event withdrawn, for `keep_ms` at least; cancels what waits of `notifications` (at most 100)."""
         told_once = json.dumps(fact, separators=(",", ":")) if fact else ""
-        cancelled = int(await self._scripts.run("withdraw", event, self.longest_ms, told_once, *notifications))
+        keep_ms = max(keep_ms, self.longest_ms)
+        cancelled = int(await self._scripts.run("withdraw", event, keep_ms, told_once, *notifications))
         if fact:
             self._scripts.life.remember(fact)
         return cancelled

@@ -189,11 +189,13 @@ class Store:
     async def cancel(self, event: UUID, reason: str, by: str, at_ms: int) -> int:
         """Withdraws an event: nothing of it that has not gone out will. Answers how many deliveries were waiting."""
         fact = {"f": "cancelled", "e": str(event), "at": at_ms, "reason": reason, "by": by}
-        cancelled = await self.flights.withdraw(event, fact)
+        known = (await self.events([event])).get(event)
+        keep_ms = self.flights.keep_ms(known) if known else 0
+        cancelled = await self.flights.withdraw(event, fact, keep_ms=keep_ms)
         await self.settled()
         waiting = await self.postgres.call(queries.waiting_notifications, event)
         for first in range(0, len(waiting), MOST_ITEMS):
-            cancelled += await self.flights.withdraw(event, None, waiting[first : first + MOST_ITEMS])
+            cancelled += await self.flights.withdraw(event, None, waiting[first : first + MOST_ITEMS], keep_ms=keep_ms)
         await self.settled()
         return cancelled
 

@@ -98,9 +98,27 @@ async def test_an_inbox_list_is_trimmed_though_redis_went_away_after_the_commit(
     monkeypatch.setattr(store.lists, "trim", away)
     await persister.drain()
     monkeypatch.setattr(store.lists, "trim", trim)
-    await store.facts.give_back("one")
     await persister.drain()
     assert await store.lists.entries("u1") == []
+    assert await store.facts.length() == 0
+
+
+async def test_entries_whose_giving_out_nobody_heard_are_stored_at_the_next_drain(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (made,) = await routed(store.flights, an_event(NOW), "u1")
+    take = store.facts.take
+
+    async def unheard(persister: str, most: int) -> list[Entry]:
+        await take(persister, most)
+        raise RedisAway("the answer was lost")
+
+    persister = Persister(store, "one")
+    monkeypatch.setattr(store.facts, "take", unheard)
+    await persister.drain()
+    monkeypatch.setattr(store.facts, "take", take)
+    await persister.drain()
+    assert await read_times(store, "u1", [made.id])
     assert await store.facts.length() == 0
 
 

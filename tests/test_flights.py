@@ -108,6 +108,14 @@ async def test_an_event_is_taken_in_once(bench: Bench) -> None:
     assert await bench.flights.event(event.id) == event
 
 
+async def test_an_event_that_fell_out_of_the_index_is_entered_there_when_it_is_taken_in_again(bench: Bench) -> None:
+    event = an_event()
+    await bench.flights.accept(event, people("u1"), None)
+    await bench.client.delete(bench.keys.due)
+    assert not await bench.flights.accept(event, people("u1"), None)
+    assert await bench.client.zscore(bench.keys.due, f"e:{event.id}")
+
+
 async def test_the_fact_of_an_event_that_postgres_lacks_is_told_in_the_same_step(bench: Bench) -> None:
     await bench.flights.accept(an_event(), people("u1"), {"f": "accepted"})
     assert await bench.facts() == [{"f": "accepted"}]

@@ -2,7 +2,8 @@
 -- ARGV: namespace, event, content, type, mandatory, guard_ms, fact or '', 1 when these are all recipients, again, then
 --       the recipients as JSON. Where they are all, what Redis does not know as given inline was not. `again` is '', or
 --       after a loss "<how many were routed before>|<'exact' or 'doubt'>" (route.lua).
--- Answers 1, or 0 when the event is there already (this call was sent before).
+-- Answers 1, or 0 when the event is there already (this call was sent before); one that has fallen out of `due` is
+-- entered there again.
 
 local event, content, kind, mandatory, guard, fact = ARGV[2], ARGV[3], ARGV[4], ARGV[5], tonumber(ARGV[6]), ARGV[7]
 local before, again = string.match(ARGV[9], '^(%d+)|(.+)$')
@@ -18,6 +19,9 @@ if is_rebuilding() then
 end
 -- Content alone may be there for deliveries of it (content.lua).
 if redis.call('HEXISTS', key, 'cursor') == 1 then
+  if redis.call('HGET', key, 'fanned') == '0' and not redis.call('ZSCORE', ns .. ':due', 'e:' .. event) then
+    redis.call('ZADD', ns .. ':due', int(now + guard), 'e:' .. event)
+  end
   return 0
 end
 -- What removes something must not come first, or this would pass at the memory limit; and the event itself comes after
