@@ -159,7 +159,7 @@ class Flights:
         arguments = [part for claim in claims for part in (claim.notification, claim.step, claim.attempt)]
         life = self._scripts.life
         with life.under_way():
-            answer = await self._scripts.run("begin", token, lease_ms, json.dumps(detail), *arguments)
+            answer = await self._scripts.run_telling("begin", token, lease_ms, json.dumps(detail), *arguments)
             begun = [_call(claim) for claim, text in zip(claims, answer, strict=True) if text == "1"]
             life.remember(testimony.began(begun, detail, life.now_ms()))
         return [text == "1" for text in answer]
@@ -174,7 +174,7 @@ class Flights:
             arguments += [claim.token, claim.notification, claim.step, claim.channel, claim.attempt, ending.status]
             arguments += [json.dumps(ending.detail), delay, ending.retry_reason or Reason.INTERNAL]
             arguments += [self._breaker_of(claim.channel, claim.provider), ending.health, ending.asked_ms]
-        answer = await self._scripts.run("record", *arguments)
+        answer = await self._scripts.run_telling("record", *arguments)
         say_changes(answer[len(endings) :])
         again = [text == "1" for text in answer[: len(endings)]]
         self._remember_endings(endings, again)
@@ -190,7 +190,7 @@ class Flights:
     async def read(self, user: str, notifications: Sequence[tuple[UUID, bool]]) -> list[ReadAnswer]:
         """Marks notifications read, each with whether it is known to be the user's; at most 100."""
         arguments = [part for identifier, owned in notifications for part in (identifier, "1" if owned else "0")]
-        answer = await self._scripts.run("read", READ_MARKER_MS, user, _token(), *arguments)
+        answer = await self._scripts.run_telling("read", READ_MARKER_MS, user, _token(), *arguments)
         answers = [ReadAnswer(state, int(read)) for state, read in (text.split("|") for text in answer)]
         noted = zip(notifications, answers, strict=True)
         changed = [(note, answer.read_ms) for (note, _), answer in noted if answer.state == "changed"]

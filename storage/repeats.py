@@ -1,14 +1,18 @@
 """Idempotency-Keys while their request is under way, and for a day after (R9).
 
 Redis tells at once that a request is a repetition; for events the key also lies in Postgres, committed with the event,
-so that it holds when Redis was emptied.
+so that it holds when Redis was emptied. What Redis was away for it learns when it is back, for by then Postgres may be
+away, and nobody else would know.
 """
 
+import asyncio
 import json
-from typing import Any
+from collections import deque
+from contextlib import suppress
+from typing import Any, Final
 from uuid import uuid4
 
-from tocsin.domain.errors import KeyMismatch, StillRunning
+from tocsin.domain.errors import KeyMismatch, RedisAway, StillRunning, Unavailable
 from tocsin.storage.accepted_rows import Idempotency
 from tocsin.storage.keys import Keys
 from tocsin.storage.redis import told
@@ -16,6 +20,8 @@ from tocsin.storage.redis import told
 _DAY_S = 86_400
 # A process that died with a request frees its key; longer than any request takes.
 _RUNNING_S = 60
+_MOST_LATE: Final = 100_000
+_AGAIN_S: Final = 0.2
 
 
 class Repeats:
@@ -24,6 +30,15 @@ class Repeats:
     def __init__(self, client: Any, keys: Keys) -> None:
         self._client = client
         self._keys = keys
+        self._late: deque[tuple[Idempotency, dict[str, Any]]] = deque(maxlen=_MOST_LATE)
+        self._keeping: asyncio.Task[None] | None = None
+
+    async def close(self) -> None:
+        """Stops trying to keep what Redis was away for."""
+        if self._keeping is not None:
+            self._keeping.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._keeping
 
     async def begin(self, given: Idempotency) -> dict[str, Any] | None:
         """Takes the key for this request; answers what the first request with it was answered. Raises KeyMismatch,
@@ -45,7 +60,24 @@ class Repeats:
         return answer
 
     async def finish(self, given: Idempotency, answer: dict[str, Any]) -> None:
-        """Keeps the answer for a day."""
+        """Keeps the answer for a day: now, or as soon as Redis is back. Raises Overloaded."""
+        try:
+            await self._keep(given, answer)
+        except RedisAway:
+            self._late.append((given, answer))
+            if self._keeping is None or self._keeping.done():
+                self._keeping = asyncio.create_task(self._keep_late())
+
+    async def _keep_late(self) -> None:
+        while self._late:
+            try:
+                await self._keep(*self._late[0])
+            except Unavailable:
+                await asyncio.sleep(_AGAIN_S)
+            else:
+                self._late.popleft()
+
+    async def _keep(self, given: Idempotency, answer: dict[str, Any]) -> None:
         told_again = json.dumps({"hash": given.hash, "answer": answer})
         with told():
             await self._client.set(self._keys.idempotency(given.scope, given.key), told_again, ex=_DAY_S)

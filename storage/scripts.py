@@ -48,6 +48,16 @@ class Scripts:
             self.life.doubt()
             raise
 
+    async def run_telling(self, name: str, *arguments: object) -> list[str]:
+        """The answer of a script that tells what happened. How far the journal is stands behind it, and is kept: should
+        Redis come back older than this, it is noticed before anything starts. Raises RedisAway or Overloaded."""
+        epoch = self.life.epoch
+        answer: list[str]
+        *answer, reached = await self.run(name, *arguments)
+        if self.life.epoch == epoch:
+            self.life.follow(int(reached))
+        return answer
+
     async def run_all(self, steps: Sequence[Step]) -> list[Any]:
         """The answers of scripts that are sent together, each done on its own, in their order; where one was refused
         its error stands for its answer. Raises RedisAway, when any number of them may have been done."""

@@ -106,6 +106,7 @@ class Store:
         """Lets go of Redis; Postgres is its maker's to close."""
         if self.life.epoch:
             await self.keeper.leave()
+        await self.repeats.close()
         await self._client.aclose()
 
     def recall(self, coming: str) -> Recall:

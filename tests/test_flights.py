@@ -203,6 +203,24 @@ async def test_a_later_step_starts_when_its_time_comes(bench: Bench) -> None:
     assert await bench.claim(Channel.EMAIL) == []
 
 
+async def test_who_began_recorded_or_read_knows_how_far_the_journal_is(bench: Bench) -> None:
+    """So that a Redis that comes back older than that is noticed before anything starts."""
+
+    async def knows() -> bool:
+        last = await bench.client.get(bench.keys.last_fact)
+        return bool(bench.flights._scripts.life.reached == int(last.split("-")[1]))
+
+    event = an_event(Step(Channel.IN_APP, 0), Step(Channel.SMS, 0), Step(Channel.EMAIL, NEVER))
+    (made,) = await routed(bench.flights, event, "u1")
+    assert not await knows()
+    (claim,) = await bench.sending(Channel.SMS)
+    assert await knows()
+    await bench.flights.record([Ending(claim, Status.SENT, {})])
+    assert await knows()
+    await bench.flights.read("u1", [(made.id, False)])
+    assert await knows()
+
+
 async def test_what_is_due_starts_once_however_many_look(bench: Bench) -> None:
     await routed(bench.flights, an_event(Step(Channel.SMS, 1)), "u1")
     await eventually(lambda: started(bench))

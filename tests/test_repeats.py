@@ -1,5 +1,6 @@
 """Requests that come again with their Idempotency-Key while things go wrong: done once."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -10,7 +11,9 @@ from tests.scenes import an_event, people
 from tocsin.domain.errors import PostgresAway, RedisAway, StillRunning
 from tocsin.domain.settings import load
 from tocsin.storage.accepted import Idempotency
+from tocsin.storage.keys import Keys
 from tocsin.storage.postgres import Postgres
+from tocsin.storage.repeats import Repeats
 from tocsin.storage.store import Store
 
 KEY = Idempotency("sender", "k1", "hash", {"id": "1"})
@@ -75,3 +78,19 @@ async def test_a_key_that_was_taken_twice_because_the_answer_was_lost_is_this_re
         assert await store.repeats.begin(KEY) is None
     with pytest.raises(StillRunning):
         await store.repeats.begin(KEY)
+
+
+async def test_an_answer_that_redis_was_away_for_is_known_to_it_when_it_is_back() -> None:
+    """By then Postgres, which has the key too, may be away."""
+    server = fakeredis.FakeServer()
+    keys, client = Keys("t", "notifications"), fakeredis.FakeAsyncRedis(server=server, decode_responses=True)
+    repeats = Repeats(client, keys)
+    server.connected = False
+    await repeats.finish(KEY, {"id": "1"})
+    server.connected = True
+    async with asyncio.timeout(5):
+        while not await client.exists(keys.idempotency(KEY.scope, KEY.key)):  # noqa: ASYNC110  # it is in the server
+            await asyncio.sleep(0.01)
+    assert await repeats.begin(KEY) == {"id": "1"}
+    await repeats.close()
+    await client.aclose()

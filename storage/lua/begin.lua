@@ -1,6 +1,6 @@
 -- Says that the provider calls of a claim begin now. What was read, withdrawn or taken over since is not to be sent.
 -- ARGV: namespace, token, lease_ms, attribution as JSON, then for each: id, step, attempt.
--- Answers '1' or '0' for each. The lease counts from here.
+-- Answers '1' or '0' for each, and how far the journal is. The lease counts from here.
 
 if is_lost() then
   return refuse()
@@ -21,4 +21,4 @@ for position = 5, #ARGV, 3 do
   table.insert(answers, mine and step.status == 'G' and '1' or '0')
 end
 append_facts()
-return answers
+return with_reached(answers)

@@ -190,6 +190,12 @@ local function append_facts()
   end
 end
 
+-- An answer, and behind it how far the journal is: who heard of that knows an older Redis from this one (is_lost).
+local function with_reached(answers)
+  table.insert(answers, int(last_number()))
+  return answers
+end
+
 -- When a notification was read, by whom, and by which call, for an hour: honoured by whatever makes or starts something
 -- of it.
 local function read_mark(id)

@@ -2,7 +2,7 @@
 -- ARGV: namespace, marker_ms, user, token, then for each: id, '1' when Postgres or the inbox says that it is the
 --       user's.
 -- Answers for each "state|read_ms": 'changed', 'known' (it was read before), 'foreign', or 'unseen' (no flight, and
--- not said to be the user's). The same token gets the same answer.
+-- not said to be the user's); and last how far the journal is. The same token gets the same answer.
 
 free_first()
 local marker, user, token = ARGV[2], ARGV[3], ARGV[4]
@@ -50,4 +50,4 @@ if #told > 0 then
   tell('{"f":"read","at":' .. int(now) .. ',"n":[' .. table.concat(told, ',') .. ']}')
 end
 append_facts()
-return answers
+return with_reached(answers)

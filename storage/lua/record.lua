@@ -4,7 +4,8 @@
 -- ARGV: namespace, breaker rules (failures, rest_ms, cap_ms, successes), then for each: token, id, step, channel,
 --       attempt, status, detail as JSON, delay_ms until the next attempt or '' for none, why it waits, breaker or '',
 --       what it says of the provider ('up', 'down' or ''), for how many ms the provider asked to be left alone.
--- Answers '1' for each that will be tried again, else '0'; and then what changed of breakers, for those who look on.
+-- Answers '1' for each that will be tried again, else '0'; then what changed of breakers, for those who look
+-- on; and last how far the journal is.
 -- Between two lives of Redis flights are missing: what was to be tried again is told so, and restore.lua finds here
 -- what ended meanwhile.
 
@@ -74,4 +75,4 @@ append_facts()
 for _, change in ipairs(changes) do
   table.insert(answers, change)
 end
-return answers
+return with_reached(answers)
