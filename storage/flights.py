@@ -152,6 +152,8 @@ class Flights:
             "1" if resend else "0",
             self._breaker_of(channel, provider),
         )
+        life = self._scripts.life
+        life.remember(*testimony.lost(channel, answer, life.now_ms()))
         return [_claim_of(text, channel, token, provider) for text in answer]
 
     async def begin(self, claims: Sequence[Claim], token: str, *, lease_ms: int, detail: Fact) -> list[bool]:
@@ -296,5 +298,5 @@ def _token() -> str:
 
 
 def _claim_of(text: str, channel: Channel, token: str, provider: str) -> Claim:
-    notification, step, attempt, user, event = text.split("|")
+    notification, step, attempt, user, event, _ = text.split("|")
     return Claim(UUID(notification), int(step), int(attempt), user, UUID(event), channel, token, provider)

@@ -21,6 +21,17 @@ def ended(call: tuple[UUID, int, str, int], status: Status, detail: Fact, at_ms:
     return _moved([_move(*call, status, at_ms, detail)])
 
 
+def lost(channel: str, claimed: Sequence[str], at_ms: int) -> list[Told]:
+    """Of what claim.lua answered: that nobody knows how the attempt before the claimed one ended."""
+    facts: list[Told] = []
+    for note, step, attempt, _, _, reason in (text.split("|") for text in claimed):
+        if reason:
+            call, before = (UUID(note), int(step), channel), int(attempt) - 1
+            facts.append(ended((*call, before), Status.UNCERTAIN, {"reason": reason}, at_ms))
+            facts.append(waits((*call, int(attempt)), reason, at_ms, at_ms))
+    return facts
+
+
 def waits(call: tuple[UUID, int, str, int], reason: str, until_ms: int, at_ms: int) -> Told:
     """That this attempt waits for its time."""
     return _moved([_move(*call, Status.RETRYING, at_ms, {"reason": reason, "due": until_ms})])

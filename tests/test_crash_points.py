@@ -41,6 +41,5 @@ def test_actors_killed_before_and_after_every_script_lose_and_double_nothing(
             assert status == "SENT"
             doubts = sum(place.split(":")[1] == "UNCERTAIN" for place in history)
             assert 1 <= mail.taken[delivery] <= 1 + doubts
-    begun = 4  # points from where a provider call may have begun until Redis knows its outcome
-    uncertain = sum("1:UNCERTAIN" in history for *_, history in found)
-    assert uncertain <= begun * PEOPLE * 2
+    # A call that had not begun leaves no doubt. How many had begun depends on what else was under way at each kill.
+    assert all("1:SENDING" in history for *_, history in found if "1:UNCERTAIN" in history)

@@ -282,6 +282,21 @@ async def test_a_lease_lost_while_sending_is_sent_again_where_the_channel_says_s
     ]
 
 
+async def test_who_claims_what_another_left_in_doubt_can_testify_to_the_doubt(bench: Bench) -> None:
+    """Only Redis was told of it: were it emptied before Postgres hears, nobody could explain the second message."""
+    bench.flights._scripts.life.adopt("a life", 0)
+    await bench.client.set(bench.keys.epoch, "a life")
+    await routed(bench.flights, an_event(Step(Channel.EMAIL, 0)), "u1")
+    await bench.sending(Channel.EMAIL, "t1", lease_ms=GONE_MS)
+    await eventually(lambda: bench.claim(Channel.EMAIL, "t2", resend=True))
+    told = [move for fact in bench.flights._scripts.life.testimony() for move in fact["d"]]
+    assert [(move[3], move[4], move[7].get("reason")) for move in told] == [
+        (1, "SENDING", None),
+        (1, "UNCERTAIN", "lease_lost"),
+        (2, "RETRYING", "lease_lost"),
+    ]
+
+
 async def test_a_sent_delivery_leaves_nothing_in_motion(bench: Bench) -> None:
     await routed(bench.flights, an_event(Step(Channel.EMAIL, 0)), "u1")
     (claim,) = await bench.sending(Channel.EMAIL)

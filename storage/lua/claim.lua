@@ -2,7 +2,8 @@
 -- begin.lua says so no provider was called, and its lease's end frees it without a trace.
 -- ARGV: namespace, channel, token, most, lease_ms, attempts allowed, 1 when an unknown outcome is sent again,
 --       breaker or ''.
--- Answers a list of "id|step|attempt|user|event"; the same token gets the same answer.
+-- Answers a list of "id|step|attempt|user|event|why nobody knows how the attempt before it ended, or nothing"; the same
+-- token gets the same answer.
 
 if is_lost() then
   return refuse()
@@ -57,7 +58,7 @@ local function lose(flight, step)
     end_step(flight, step)
     return false
   end
-  step.attempt, step.status, step.time = step.attempt + 1, 'R', now
+  step.attempt, step.status, step.time, step.lost = step.attempt + 1, 'R', now, reason
   tell_move(flight.id, step, step.attempt, 'RETRYING', because_until(reason, now))
   return true
 end
@@ -92,7 +93,8 @@ local function try(entry, critical, sparing)
       step.status, step.time, step.token = 'A', now + lease, token
       wait_in_channel(flight, step)
       begin_trial(breaker, token, id, number, lease)
-      table.insert(claimed, table.concat({ id, number, int(step.attempt), flight.user, flight.event }, '|'))
+      table.insert(claimed, table.concat({ id, number, int(step.attempt), flight.user, flight.event,
+        step.lost or '' }, '|'))
     end
   end
   save_flight(flight)
