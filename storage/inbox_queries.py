@@ -49,9 +49,12 @@ def inbox(
     return [_entry(row) for row in query.order_by(*_NEWEST_FIRST).limit(limit)]
 
 
-def unread_count(user: str) -> int:
-    """How many entries of an inbox are unread."""
-    return int(_listed(user, unread_only=True).count())
+def unread_count(user: str, without: Sequence[UUID] = ()) -> int:
+    """How many entries of an inbox are unread, leaving out those of `without`."""
+    rows = _listed(user, unread_only=True)
+    if without:
+        rows = rows.where(Notification.id.not_in(list(without)))
+    return int(rows.count())
 
 
 def unread_ids(user: str, limit: int) -> list[UUID]:

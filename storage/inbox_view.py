@@ -79,11 +79,11 @@ class InboxView:
     async def unread_count(self, user: str) -> int:
         """How many entries are unread."""
         listed = await self._listed(user)
-        stored = await self._postgres.call(queries.unread_count, user)
-        known = await self._postgres.call(queries.read_times, user, [each.id for each in listed]) if listed else {}
-        new = sum(1 for each in listed if each.id not in known and each.read_ms is None)
-        read = sum(1 for each in listed if each.read_ms is not None and known.get(each.id, each.read_ms) is None)
-        return max(0, stored + new - read)
+        names = [each.id for each in listed]
+        # What is listed is counted here alone: it may be stored while Postgres is asked.
+        stored = await self._postgres.call(queries.unread_count, user, names)
+        known = await self._postgres.call(queries.read_times, user, names) if names else {}
+        return stored + sum(1 for each in listed if each.read_ms is None and known.get(each.id) is None)
 
     async def unread_ids(self, user: str, limit: int) -> list[UUID]:
         """Up to `limit` entries that are unread, or about so many."""
