@@ -9,6 +9,7 @@ from tocsin.actors import queues
 from tocsin.actors.outages import say_failed
 from tocsin.domain.delivery import Channel
 from tocsin.domain.errors import Unavailable
+from tocsin.domain.rate import Rate
 from tocsin.storage.memory import Work
 from tocsin.storage.store import Store
 
@@ -18,12 +19,13 @@ _MOST_WAITING = 2
 """Calls for one channel: each claims as much as its process has room for."""
 
 
-async def watch(store: Store, providers: Mapping[Channel, str]) -> None:
-    """Runs until it is cancelled. `providers` say who carries each channel: while one rests nobody is called for it."""
+async def watch(store: Store, providers: Mapping[Channel, str], rates: Mapping[Channel, Rate]) -> None:
+    """Runs until it is cancelled. `providers` say who carries each channel: nobody is called for it while that one
+    rests, or has been given what its one of `rates` allows."""
     away = False
     while True:
         try:
-            busy = await escalate(store, providers)
+            busy = await escalate(store, providers, rates)
             if away:
                 logger.info("what is due starts again")
             away = False
@@ -38,10 +40,10 @@ async def watch(store: Store, providers: Mapping[Channel, str]) -> None:
             await asyncio.sleep(_AWAY_S)
 
 
-async def escalate(store: Store, providers: Mapping[Channel, str]) -> bool:
+async def escalate(store: Store, providers: Mapping[Channel, str], rates: Mapping[Channel, Rate] | None = None) -> bool:
     """One look, unless Redis is nearly full. True when there may be more that is due already."""
     await store.memory.check(Work.SEND)
-    calls, more = await store.flights.escalate(queues.SENDING_CHANNELS, providers)
+    calls, more = await store.flights.escalate(queues.SENDING_CHANNELS, providers, rates)
     for call in calls:
         kind, _, name = call.partition(":")
         if kind == "e":

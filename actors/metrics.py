@@ -6,6 +6,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from tocsin.domain.delivery import Channel, Reason, Status
+from tocsin.domain.rate import Rate
 from tocsin.storage.facts import Entry
 from tocsin.storage.store import Store
 
@@ -67,7 +68,27 @@ class StoredCounters:
 class Gauges:
     """Refreshed before each look; none of them costs anything between looks."""
 
-    def __init__(self, registry: CollectorRegistry, providers: Mapping[Channel, str]) -> None:
+    def __init__(
+        self,
+        registry: CollectorRegistry,
+        providers: Mapping[Channel, str],
+        rates: Mapping[Channel, Rate] | None = None,
+    ) -> None:
+        self._limited = [(channel, providers[channel], rate) for channel, rate in (rates or {}).items()]
+        self._rate = Gauge(
+            "tocsin_rate_limit",
+            "Messages a second that a provider is given, where that is set",
+            ["channel", "provider"],
+            registry=registry,
+        )
+        self._tokens = Gauge(
+            "tocsin_rate_tokens",
+            "Messages that may begin now by that; 0 while it is what holds them up",
+            ["channel", "provider"],
+            registry=registry,
+        )
+        for channel, provider, rate in self._limited:
+            self._rate.labels(channel, provider).set(rate.per_s)
         self._facts = Gauge(
             "tocsin_facts_waiting", "Journal entries that Postgres does not have yet", registry=registry
         )
@@ -101,6 +122,8 @@ class Gauges:
         resting = {(each.channel, each.provider) for each in await store.breakers.resting()}
         for carried in self._providers.items():
             self._breakers.labels(*carried).set(carried in resting)
+        for (channel, provider, _), bucket in zip(self._limited, await store.rates.buckets(self._limited), strict=True):
+            self._tokens.labels(channel, provider).set(bucket.tokens)
         depths = await store.depths()
         self._facts.set(depths.facts)
         self._facts_age.set(depths.facts_oldest_s)

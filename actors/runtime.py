@@ -32,7 +32,7 @@ from tocsin.actors.rebuild import Rebuilder
 from tocsin.actors.reconcile import Reconciler
 from tocsin.actors.route import route
 from tocsin.actors.send import Lane
-from tocsin.channels.contract import BuildContext, Sender
+from tocsin.channels.contract import BuildContext, Sender, rate_of
 from tocsin.channels.registry import build_senders
 from tocsin.domain.delivery import Channel
 from tocsin.domain.retry import RetryRule
@@ -121,6 +121,7 @@ class Runtime:
         senders: Mapping[Channel, Sender] = build_senders(self._settings, self._context)
         self._senders = senders
         self._providers = {channel: sender.provider for channel, sender in senders.items()}
+        self._rates = {channel: rate for channel, sender in senders.items() if (rate := rate_of(sender))}
         return {
             channel: Lane(self._store, sender, send_rules(self._settings, channel), self._counters)
             for channel, sender in senders.items()
@@ -143,7 +144,7 @@ class Runtime:
 
     async def _watch_clock(self) -> None:
         self._tasks = [
-            asyncio.create_task(watch(self._store, self._providers)),
+            asyncio.create_task(watch(self._store, self._providers, self._rates)),
             asyncio.create_task(self._store.calls.listen(self._broker.wake)),
             asyncio.create_task(self._store.keeper.run()),
             asyncio.create_task(Rebuilder(self._store, self._persister, self._settings.actors.lease).watch()),

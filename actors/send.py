@@ -15,7 +15,7 @@ from tocsin.actors.metrics import SendCounters
 from tocsin.actors.outages import say
 from tocsin.actors.outcomes import SendRules, ending_of, not_configured, without_address
 from tocsin.actors.recorder import Recorder
-from tocsin.channels.contract import Message, Outcome, OutcomeKind, Sender
+from tocsin.channels.contract import Message, Outcome, OutcomeKind, Sender, rate_of
 from tocsin.domain import ids
 from tocsin.domain.breaker import Health
 from tocsin.domain.delivery import Channel, Reason
@@ -29,6 +29,8 @@ _MARGIN_S = 2.0
 """What must be left of a lease beside the provider's time-out when a call begins."""
 _DATA_DELAY_MS = 2_000
 _AWAY_S = 0.5
+_SOON_MS = 1_000
+"""Up to when a lane waits itself for its provider's next token; later ones the look at what is due calls for."""
 _LEAST_S = 1.0
 """How long the end of a lane may take in any case: to break off what is late, and to record what is known."""
 _NOT_BEGUN = Outcome(OutcomeKind.TEMPORARY, Reason.LEASE_LOST, message="not sent: Redis went away as it began")
@@ -48,6 +50,7 @@ class Lane:
         self._rules = rules
         self._counters = counters
         self._recorder = Recorder(store)
+        self._rate = rate_of(sender)
         self._free = sender.concurrency
         self._slot = asyncio.Condition()
         self._under_way: set[asyncio.Task[None]] = set()
@@ -56,6 +59,8 @@ class Lane:
         self._unanswered: list[str] = []
         """The tokens of claims of which nobody knows what they took: the same token gets the same answer."""
         self._asking: asyncio.Task[None] | None = None
+        self._coming_back: asyncio.TimerHandle | None = None
+        """Runs when the provider may be given more."""
         self._open = True
 
     @property
@@ -64,6 +69,7 @@ class Lane:
 
     async def run(self) -> None:
         """Claims and starts until nothing more may start."""
+        had_tokens = False
         while self._open:
             room, claims = await self._room(), []
             try:
@@ -71,7 +77,11 @@ class Lane:
             finally:
                 await self._give_back(room - len(claims))
             if not claims:
-                return
+                if had_tokens or not await self._has_tokens():
+                    return
+                had_tokens = True
+                continue
+            had_tokens = False
             if not self._open:
                 await self._hand_back(claims)
                 return
@@ -81,6 +91,8 @@ class Lane:
         """Takes nothing new and waits for what is under way, at most `limit_s` seconds. What is not done by then is
         broken off: others find its lease ended, and its outcome unknown."""
         self._open = False
+        if self._coming_back:
+            self._coming_back.cancel()
         await self._give_back(0)  # a run that waits for room sees that it is to end
         deadline_s = time.monotonic() + limit_s
         # What is under way may start more: a claim that has begun starts its sends.
@@ -127,6 +139,7 @@ class Lane:
                 attempts=self._rules.retry.attempts,
                 resend=self._rules.resend_unknown,
                 provider=self.sender.provider,
+                rate=self._rate,
             )
         except Unavailable as error:
             say(f"claiming {self.channel}", error)
@@ -139,6 +152,30 @@ class Lane:
             # connection within their time-out, and count as sent by nobody knows whom.
             self._start(self._hand_back(beyond))
         return claims[:most]
+
+    async def _has_tokens(self) -> bool:
+        """Whether the provider may be given more by its rate, if it has one. Where it may not, this lane comes back as
+        soon as it may."""
+        if self._rate is None:
+            return False
+        try:
+            (bucket,) = await self._store.rates.buckets([(self.channel, self.sender.provider, self._rate)])
+        except Unavailable:
+            return False
+        if 0 < bucket.wait_ms <= _SOON_MS and self._open and self._coming_back is None:
+            loop = asyncio.get_running_loop()
+            self._coming_back = loop.call_later(bucket.wait_ms / 1000, self._come_back)
+        return bucket.tokens > 0
+
+    def _come_back(self) -> None:
+        self._coming_back = None
+        self._start(self._run_again())
+
+    async def _run_again(self) -> None:
+        try:
+            await self.run()
+        except Exception:
+            logger.exception("claiming {} failed; what was claimed waits for its lease's end", self.channel)
 
     def _see_to_unanswered(self) -> None:
         if self._asking is None or self._asking.done():
@@ -183,7 +220,7 @@ class Lane:
         await self._record_all(without_address(claim) for claim, message in prepared.items() if message is None)
         missing = [claim for claim in claims if claim not in prepared]
         if missing:
-            await self._store.flights.release(missing, missing[0].token, delay_ms=_DATA_DELAY_MS)
+            await self._store.flights.release(missing, missing[0].token, delay_ms=_DATA_DELAY_MS, rate=self._rate)
         return [(claim, message) for claim, message in prepared.items() if message is not None]
 
     async def _record_all(self, endings: Iterable[Ending]) -> None:
@@ -225,7 +262,7 @@ class Lane:
         end_s = time.monotonic() + self._rules.lease_ms / 1000
         while claims and time.monotonic() < end_s:
             try:
-                await self._store.flights.release(claims, claims[0].token, delay_ms=delay_ms)
+                await self._store.flights.release(claims, claims[0].token, delay_ms=delay_ms, rate=self._rate)
             except Unavailable as error:
                 say(f"handing back {self.channel}", error)
             else:

@@ -5,16 +5,21 @@ A provider is one module of this package that holds a `PROVIDER`. `registry.py` 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol, runtime_checkable
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tocsin.domain.delivery import Channel, Reason, Status
 from tocsin.domain.plan import Priority
+from tocsin.domain.rate import Rate
+
+_BURSTS_A_SECOND = 10
+"""Where no burst is set, a provider gets at once what its rate is in a tenth of a second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +135,19 @@ class Askable(Protocol):
         ...
 
 
+@runtime_checkable
+class Limited(Protocol):
+    """What a sender may offer besides: it is given no more than a set number of messages a second."""
+
+    rate: Rate | None
+    """None where nothing is set."""
+
+
+def rate_of(sender: Sender) -> Rate | None:
+    """How much a sender is given; None without a limit."""
+    return sender.rate if isinstance(sender, Limited) and sender.configured else None
+
+
 class ProviderTable(BaseModel):
     """A provider's own settings; "" stands for "not set". Every field has a default, and is in settings.toml."""
 
@@ -141,6 +159,26 @@ class ProviderTable(BaseModel):
         if isinstance(table, Mapping):
             return {name: value for name, value in table.items() if value not in ("", None)}
         return table
+
+
+class RatedTable(ProviderTable):
+    """The table of a provider whose rate can be set."""
+
+    rate: float | None = Field(default=None, ge=0.001, le=100_000)
+    burst: int | None = Field(default=None, ge=1, le=100_000)
+
+    @model_validator(mode="after")
+    def _has_a_rate_for_its_burst(self) -> RatedTable:
+        if self.burst is not None and self.rate is None:
+            raise ValueError("burst is set and rate is not; set rate with it, or unset burst")
+        return self
+
+    @property
+    def limit(self) -> Rate | None:
+        """Both as one; None without a rate."""
+        if self.rate is None:
+            return None
+        return Rate(self.rate, self.burst or max(1, math.ceil(self.rate / _BURSTS_A_SECOND)))
 
 
 @dataclass(frozen=True, slots=True)

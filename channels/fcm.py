@@ -7,7 +7,7 @@ from typing import Final
 
 from pydantic import Field
 
-from tocsin.channels.contract import BuildContext, Provider, ProviderTable, Sender
+from tocsin.channels.contract import BuildContext, Provider, RatedTable, Sender
 from tocsin.channels.unconfigured import Unconfigured
 from tocsin.domain.delivery import Channel
 from tocsin.domain.errors import SettingError
@@ -17,7 +17,7 @@ SECTION: Final = "push.fcm"
 _GOOGLE: Final = "https://fcm.googleapis.com"
 
 
-class FcmSettings(ProviderTable):
+class FcmSettings(RatedTable):
     """The table `push.fcm`."""
 
     project_id: str | None = Field(default=None, pattern=r"^[A-Za-z0-9.:_-]+$")

@@ -23,13 +23,14 @@ from email_validator import EmailNotValidError, validate_email
 from pydantic import AfterValidator, Field
 
 from tocsin.channels.cleaning import cleaned, private_parts
-from tocsin.channels.contract import BuildContext, Message, Outcome, OutcomeKind, Provider, ProviderTable, Sender
+from tocsin.channels.contract import BuildContext, Message, Outcome, OutcomeKind, Provider, RatedTable, Sender
 from tocsin.channels.letter import Letterhead, compose
 from tocsin.channels.smtp_pool import Connection, Pool, Server, is_closing
 from tocsin.channels.trust import is_untrusted
 from tocsin.channels.unconfigured import Unconfigured
 from tocsin.domain.delivery import Channel, Reason
 from tocsin.domain.errors import SettingError
+from tocsin.domain.rate import Rate
 from tocsin.domain.units import DurationMs
 
 SECTION: Final = "email.smtp"
@@ -57,7 +58,7 @@ _ABOUT_THE_SENDER: Final = ("5.1.7", "5.1.8")
 _AUTHENTICATION_REQUIRED: Final = 530
 
 
-class SmtpSettings(ProviderTable):
+class SmtpSettings(RatedTable):
     """The table `email.smtp`."""
 
     host: str | None = None
@@ -98,9 +99,12 @@ class SmtpSender:
     channel = Channel.EMAIL
     configured = True
 
-    def __init__(self, server: Server, head: Letterhead, provider: str, connections: int) -> None:
+    def __init__(
+        self, server: Server, head: Letterhead, provider: str, connections: int, rate: Rate | None = None
+    ) -> None:
         self.provider = provider
         self.concurrency = connections
+        self.rate = rate
         self.timeout_s = server.timeout_s
         self._head = head
         self._private = tuple(filter(None, (server.password, server.username)))
@@ -277,7 +281,7 @@ def _build(settings: SmtpSettings, context: BuildContext) -> Sender:
         timeout_s=settings.timeout / 1000,
     )
     head = Letterhead(settings.from_email, context.brand, context.postal_address, context.public_url)
-    return SmtpSender(server, head, provider, settings.connections)
+    return SmtpSender(server, head, provider, settings.connections, settings.limit)
 
 
 PROVIDER: Final[Provider] = Provider("smtp", Channel.EMAIL, SECTION, SmtpSettings, _build)

@@ -11,7 +11,7 @@ from typing import Any, Final
 from pydantic import Field
 
 from tocsin.channels.cleaning import cleaned
-from tocsin.channels.contract import BuildContext, OutcomeKind, Provider, ProviderTable, Sender
+from tocsin.channels.contract import BuildContext, OutcomeKind, Provider, RatedTable, Sender
 from tocsin.channels.unconfigured import Unconfigured
 from tocsin.domain.delivery import Channel, Reason, Status
 from tocsin.domain.errors import SettingError
@@ -21,7 +21,7 @@ SECTION: Final = "sms.twilio"
 CALLBACK_PATH: Final = "/callbacks/twilio"
 
 
-class TwilioSettings(ProviderTable):
+class TwilioSettings(RatedTable):
     """The table `sms.twilio`."""
 
     account_sid: str | None = None

@@ -7,7 +7,7 @@ import asyncio
 import gc
 import socket
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,7 +20,7 @@ from prometheus_client import CollectorRegistry
 
 from tocsin.actors.metrics import Gauges
 from tocsin.actors.runtime import Runtime
-from tocsin.channels.contract import Askable, BuildContext, Sender
+from tocsin.channels.contract import Askable, BuildContext, Sender, rate_of
 from tocsin.channels.registry import build_senders, context_of
 from tocsin.channels.sandbox.sandbox import Sandbox
 from tocsin.cli.check_start import check_start
@@ -155,7 +155,7 @@ class Process:
     async def _figures(self, postgres: Postgres, listening: socket.socket) -> AsyncIterator[None]:
         store = await Store.open(self.settings, postgres)
         carriers = await self._carriers()
-        gauges = Gauges(self.registry, {channel: carrier.provider for channel, carrier in carriers.items()})
+        gauges = self._gauges(carriers)
         application = figures.build(self.registry, lambda: gauges.refresh(store))
         server = Server(uvicorn.Config(application, lifespan="off", log_config=None, access_log=False))
         serving = asyncio.create_task(server.serve(sockets=[listening]))
@@ -168,7 +168,7 @@ class Process:
 
     async def _context(self, store: Store) -> Context:
         carriers = await self._carriers()
-        gauges = Gauges(self.registry, {channel: carrier.provider for channel, carrier in carriers.items()})
+        gauges = self._gauges(carriers)
         return Context(
             settings=self.settings,
             store=store,
@@ -177,6 +177,11 @@ class Process:
             outbox=self.sandbox.outbox if self.sandbox else None,
             refresh=lambda: gauges.refresh(store),
         )
+
+    def _gauges(self, carriers: Mapping[Channel, Carrier]) -> Gauges:
+        providers = {channel: carrier.provider for channel, carrier in carriers.items()}
+        rates = {channel: carrier.rate for channel, carrier in carriers.items() if carrier.rate}
+        return Gauges(self.registry, providers, rates)
 
     async def _carriers(self) -> dict[Channel, Carrier]:
         """Who carries each channel; nothing is sent from here."""
@@ -207,7 +212,8 @@ class Process:
 
 
 def _carrier(sender: Sender) -> Carrier:
-    return Carrier(sender.provider, sender.configured, isinstance(sender, Askable) and sender.gives_receipts)
+    receipts = isinstance(sender, Askable) and sender.gives_receipts
+    return Carrier(sender.provider, sender.configured, receipts, rate_of(sender))
 
 
 def run(settings: Settings, parts: Parts) -> None:

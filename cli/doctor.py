@@ -13,6 +13,7 @@ from rich.text import Text
 from tocsin.cli.check_breakers import check_breakers
 from tocsin.cli.check_channels import check_channels
 from tocsin.cli.check_postgres import check_postgres
+from tocsin.cli.check_rates import check_rates
 from tocsin.cli.check_redis import check_redis
 from tocsin.cli.check_secrets import check_secret_files
 from tocsin.cli.findings import Finding, Level, fail, ok, warn
@@ -93,7 +94,8 @@ async def _look_at_redis(settings: Settings, installation: str | None) -> list[F
     if url is None:
         return await asyncio.to_thread(_own, "redis", embedded_redis.runnable)
     breakers = await check_breakers(url, settings.redis.namespace)
-    return [*await check_redis(settings, url, installation), *breakers]
+    rates = await check_rates(settings, url)
+    return [*await check_redis(settings, url, installation), *breakers, *rates]
 
 
 def _own(subject: str, runnable: Callable[[], str]) -> list[Finding]:

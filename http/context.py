@@ -11,6 +11,7 @@ from tocsin.actors.alerts import Alerts
 from tocsin.channels import twilio
 from tocsin.channels.sandbox.outbox import Outbox
 from tocsin.domain.delivery import Channel
+from tocsin.domain.rate import Rate
 from tocsin.domain.settings import Settings
 from tocsin.http.auth import Authenticator
 from tocsin.http.known_users import KnownUsers
@@ -25,6 +26,8 @@ class Carrier:
     configured: bool
     receipts: bool = False
     """Whether it tells of each message afterwards, as it is set up here."""
+    rate: Rate | None = None
+    """How much it is given; None without a limit."""
 
 
 @dataclass(frozen=True)

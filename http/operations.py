@@ -35,6 +35,8 @@ class ChannelState(Answer):
     configured: bool
     resting_until: Moment | None
     """Set while the provider is down and rests; from then on it is tried, one call at a time."""
+    rate: float | None
+    """How many messages a second it is given, where that is set."""
 
 
 class Readiness(Answer):
@@ -76,6 +78,7 @@ async def get_ready(call: Call[None, NoQuery]) -> Readiness:
             provider=carrier.provider,
             configured=carrier.configured,
             resting_until=resting.get((channel, carrier.provider)),
+            rate=carrier.rate.per_s if carrier.rate else None,
         )
         for channel, carrier in call.context.carriers.items()
     }

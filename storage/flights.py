@@ -9,6 +9,7 @@ from tocsin.domain.breaker import NEVER, BreakerRules
 from tocsin.domain.delivery import Channel, Fact, Reason
 from tocsin.domain.event import Event, Recipient
 from tocsin.domain.plan import Priority
+from tocsin.domain.rate import Rate
 from tocsin.storage import testimony
 from tocsin.storage.breakers import name_of, say_changes
 from tocsin.storage.flight_parts import (
@@ -23,6 +24,7 @@ from tocsin.storage.flight_parts import (
     text_of,
 )
 from tocsin.storage.keys import Keys
+from tocsin.storage.rates import limit_of
 from tocsin.storage.redis import told
 from tocsin.storage.scripts import MOST_ITEMS, Scripts, Step
 
@@ -115,16 +117,20 @@ class Flights:
         return (answer[0] == "1", [Channel(name) for name in answer[1:]]) if answer else None
 
     async def escalate(
-        self, channels: Iterable[Channel], providers: Mapping[Channel, str] | None = None
+        self,
+        channels: Iterable[Channel],
+        providers: Mapping[Channel, str] | None = None,
+        rates: Mapping[Channel, Rate] | None = None,
     ) -> tuple[list[str], bool]:
         """Starts what is due; answers whose actors to call, and whether more may be due already. They are named
         "e:<event>", "c:<event>:<n>", and "s:<channel>" for each of `channels` in which something may start, be it new,
-        a retry or what a lease that ended left; not while the one of `providers` that carries it rests."""
-        looked_at = [
-            part
-            for channel in channels
-            for part in (channel, self._breaker_of(channel, (providers or {}).get(channel)))
-        ]
+        a retry or what a lease that ended left; not while the one of `providers` that carries it rests, or has been
+        given what its one of `rates` allows."""
+        looked_at: list[object] = []
+        for channel in channels:
+            provider = (providers or {}).get(channel)
+            limit = limit_of(channel, provider, (rates or {}).get(channel))
+            looked_at += [channel, self._breaker_of(channel, provider), limit]
         answer = await self._scripts.run("escalate", MOST_ITEMS, _GUARD_MS, *self._listing(), *looked_at)
         more, reached, *calls = answer
         self._scripts.life.follow(int(reached))
@@ -140,8 +146,10 @@ class Flights:
         attempts: int,
         resend: bool,
         provider: str = "",
+        rate: Rate | None = None,
     ) -> list[Claim]:
-        """Claims up to `most` deliveries that may start now; fewer or none while `provider` rests or comes back."""
+        """Claims up to `most` deliveries that may start now; fewer or none while `provider` rests or comes back, or by
+        its `rate`."""
         answer = await self._scripts.run(
             "claim",
             channel,
@@ -151,6 +159,7 @@ class Flights:
             attempts,
             "1" if resend else "0",
             self._breaker_of(channel, provider),
+            limit_of(channel, provider, rate),
         )
         life = self._scripts.life
         life.remember(*testimony.lost(channel, answer, life.now_ms()))
@@ -182,12 +191,15 @@ class Flights:
         self._remember_endings(endings, again)
         return again
 
-    async def release(self, claims: Sequence[Claim], token: str, *, delay_ms: int = 0) -> None:
-        """Hands back claims that have not begun."""
+    async def release(
+        self, claims: Sequence[Claim], token: str, *, delay_ms: int = 0, rate: Rate | None = None
+    ) -> None:
+        """Hands back claims that have not begun, and what they took of their provider's `rate`."""
         if claims:
             arguments = [part for claim in claims for part in (claim.notification, claim.step)]
-            breaker = self._breaker_of(claims[0].channel, claims[0].provider)
-            await self._scripts.run("release", token, delay_ms, breaker, *arguments)
+            channel, provider = claims[0].channel, claims[0].provider
+            given = (self._breaker_of(channel, provider), limit_of(channel, provider, rate))
+            await self._scripts.run("release", token, delay_ms, *given, *arguments)
 
     async def read(self, user: str, notifications: Sequence[tuple[UUID, bool]]) -> list[ReadAnswer]:
         """Marks notifications read, each with whether it is known to be the user's; at most 100."""

@@ -62,6 +62,9 @@ class Keys:
     def idempotency(self, scope: str, key: str) -> str:
         return f"{self.namespace}:idempotency:{scope}:{key}"
 
+    def rate(self, name: str) -> str:
+        return f"{self.namespace}:rate:{name}"
+
     def lock(self, name: str) -> str:
         return f"{self.namespace}:lock:{name}"
 

@@ -37,6 +37,7 @@ from tocsin.storage.motion import Motion
 from tocsin.storage.people import People
 from tocsin.storage.postgres import Postgres
 from tocsin.storage.profiles import Profiles
+from tocsin.storage.rates import Rates
 from tocsin.storage.reading import Read, Reading
 from tocsin.storage.recall import Recall
 from tocsin.storage.redis import connect, info, told
@@ -68,6 +69,7 @@ class Store:
         )
         self.flights = Flights(client, scripts, keys, inbox, breaker)
         self.breakers = Breakers(client, keys)
+        self.rates = Rates(client, keys)
         self.motion = Motion(client, scripts, keys)
         self.facts = Journal(client, keys, scripts)
         self._settling = Settling(scripts)

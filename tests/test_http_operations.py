@@ -40,8 +40,8 @@ async def test_health_and_readiness_need_no_token(served: Served) -> None:
         "status": "READY",
         "parts": {"redis": "ready", "postgres": "ready", "actors": "ready"},
         "channels": {
-            "SMS": {"provider": "sandbox", "configured": True, "restingUntil": None},
-            "EMAIL": {"provider": "smtp", "configured": False, "restingUntil": None},
+            "SMS": {"provider": "sandbox", "configured": True, "restingUntil": None, "rate": None},
+            "EMAIL": {"provider": "smtp", "configured": False, "restingUntil": None, "rate": None},
         },
     }
 

@@ -49,6 +49,7 @@ class FcmSender:
     def __init__(self, settings: FcmSettings, context: BuildContext, provider: str) -> None:
         self.provider = provider
         self.concurrency = settings.concurrency
+        self.rate = settings.limit
         self.timeout_s = settings.timeout / 1000
         self._context = context
         self._private = tuple(filter(None, (settings.client_email, settings.private_key)))

@@ -50,6 +50,7 @@ class TwilioSender:
     def __init__(self, settings: TwilioSettings, context: BuildContext, provider: str) -> None:
         self.provider = provider
         self.concurrency = settings.concurrency
+        self.rate = settings.limit
         self.timeout_s = settings.timeout / 1000
         self._from = settings.from_number
         self._context = context

@@ -1,7 +1,7 @@
 -- Claims deliveries of a channel that may start, CRITICAL first, each under a lease. A claim has not begun: until
 -- begin.lua says so no provider was called, and its lease's end frees it without a trace.
 -- ARGV: namespace, channel, token, most, lease_ms, attempts allowed, 1 when an unknown outcome is sent again,
---       breaker or ''.
+--       breaker or '', limit of the provider's rate or '' (rate.lua).
 -- Answers a list of "id|step|attempt|user|event|why nobody knows how the attempt before it ended, or nothing"; the same
 -- token gets the same answer.
 
@@ -16,7 +16,8 @@ if #known > 0 then
   return known
 end
 local breaker = load_breaker(ARGV[8])
-most = let_through(breaker, most)
+local bucket = load_bucket(ARGV[9])
+most = tokens(bucket, let_through(breaker, most))
 
 local types = {}
 local function type_of(event)
@@ -123,6 +124,7 @@ if breaker.state == 'open' then
 end
 look(100, false)
 if #claimed > 0 then
+  take_tokens(bucket, #claimed, token, lease)
   redis.call('RPUSH', answer_key, unpack(claimed))
   redis.call('PEXPIRE', answer_key, ARGV[5])
 end

@@ -1,8 +1,10 @@
 -- Starts what is due: steps move to their channel; events and chunks are named so that their actors are called again.
--- ARGV: namespace, most, guard_ms, inbox prefix, cached, inbox ttl_ms, then for each channel: its name, breaker or ''.
+-- ARGV: namespace, most, guard_ms, inbox prefix, cached, inbox ttl_ms, then for each channel: its name, breaker or '',
+--       limit of the provider's rate or ''.
 -- Answers '1' when more may be due already, else '0'; the number of the last fact; and then whose actors are to be
 -- called: 'e:<event>' and 'c:<event>:<chunk>' for members of `due`, and 's:<channel>' for each of the channels in which
--- something may start: new, a retry, or what a lease that ended left, unless its provider rests.
+-- something may start: new, a retry, or what a lease that ended left, unless its provider rests or has been given all that
+-- its rate allows.
 
 if is_lost() then
   return refuse()
@@ -62,9 +64,9 @@ calls[2] = int(last_number())
 local function has_ready(channel, critical)
   return #redis.call('ZRANGEBYSCORE', due_key(channel, critical), '-inf', int(now), 'LIMIT', 0, 1) > 0
 end
-for position = 7, #ARGV, 2 do
+for position = 7, #ARGV, 3 do
   local ready = has_ready(ARGV[position], true) or has_ready(ARGV[position], false)
-  if ready and let_through(load_breaker(ARGV[position + 1]), 1) > 0 then
+  if ready and tokens(load_bucket(ARGV[position + 2]), let_through(load_breaker(ARGV[position + 1]), 1)) > 0 then
     table.insert(calls, 's:' .. ARGV[position])
   end
 end

@@ -1,10 +1,12 @@
 -- Hands back claims that have not begun: they may start again at once, or after a delay while their data is missing.
--- ARGV: namespace, token, delay_ms, breaker or '', then for each: id, step.
+-- Their tokens go back to the provider's bucket.
+-- ARGV: namespace, token, delay_ms, breaker or '', limit of the provider's rate or '', then for each: id, step.
 
 free_first()
 local token, delay = ARGV[2], tonumber(ARGV[3])
 local breaker = load_breaker(ARGV[4])
-for position = 5, #ARGV, 2 do
+local freed = 0
+for position = 6, #ARGV, 2 do
   end_trial(breaker, token, ARGV[position], ARGV[position + 1])
   local flight = load_flight(ARGV[position])
   local step = flight and find_step(flight, tonumber(ARGV[position + 1]))
@@ -12,6 +14,8 @@ for position = 5, #ARGV, 2 do
     step.status, step.time, step.token = step.attempt > 1 and 'R' or 'Q', now + delay, ''
     wait_in_channel(flight, step)
     save_flight(flight)
+    freed = freed + 1
   end
 end
+give_back_tokens(load_bucket(ARGV[5]), freed, token)
 return 1
