@@ -1,5 +1,5 @@
 """What happens by the clock (APScheduler): the drain is looked after, stored events that never started are entered,
-people's opt-outs are mirrored, providers are asked, and what is stored is reconciled.
+people's opt-outs are mirrored, changes of events are summed up, providers are asked, and what is stored is reconciled.
 
 Every process that runs actors runs these; each job is harmless many at a time, or takes a lock so that one does it.
 """
@@ -34,6 +34,8 @@ _MOST_FORGOTTEN = 5_000
 _UNSTARTED_AFTER_MS = 5_000
 _MOST_SWEPT = 200
 _BEHIND_MS = 3_600_000
+_SUMMED_AT_ONCE = 10_000
+_MOST_SUMS = 20
 _KNOWN_MS = 23 * 3_600_000
 """Redis knows an event for a day after its fan-out, at least; that of a younger one is known to have started or not."""
 _PAGE = 1_000
@@ -68,6 +70,7 @@ class Jobs:
     def start(self) -> None:
         for job, every_s in (
             (self._nudge, 1),
+            (self._sum_up, 1),
             (self._say_alive, _SWEEP_S),
             (self._take_redis, _SWEEP_S),
             (self._enter_unstarted, _SWEEP_S),
@@ -99,6 +102,12 @@ class Jobs:
 
     async def _tend_journal(self) -> None:
         await self._store.facts.tend()
+
+    async def _sum_up(self) -> None:
+        """Adds what changed in events to their counts; of many processes one at a time does it."""
+        for _ in range(_MOST_SUMS):
+            if await self._store.postgres.call(queries.sum_up, _SUMMED_AT_ONCE) < _SUMMED_AT_ONCE:
+                return
 
     async def _look_up(self) -> None:
         await look_up(self._store, self._senders, self._store.settings.uncertain.most)

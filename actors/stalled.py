@@ -67,7 +67,7 @@ async def _judge(events: Sequence[Event], round_: Round) -> None:
 
 
 async def find_short(round_: Round) -> None:
-    """Counts events whose fan-out ended since the last run; of a few that ended lately before the first one."""
+    """Counts the rows of events whose fan-out ended since the last run; of a few that ended lately before the first."""
     now_ms = await round_.store.flights.now_ms()
     if not await round_.caught_up():
         return
@@ -79,12 +79,20 @@ async def find_short(round_: Round) -> None:
             if each.missing > 0:
                 entered = await reenter(round_.store, UUID(each.event), exact=False) if round_.mend else 0
                 round_.found("unrouted", each.event, count=each.missing, repaired=entered > 0)
+        await _recount(round_, [UUID(each.event) for each in page])
         if page:
             after = page[-1].completed_ms, page[-1].event
         if len(page) < _COUNTED or round_.is_over():
             break
     if after is not None:
         round_.place.cursors[_COMPLETED] = f"{after[0]}.{after[1]}"
+
+
+async def _recount(round_: Round, events: Sequence[UUID]) -> None:
+    """Compares what is counted of events with their rows (storage/counting.py)."""
+    wrong = await round_.store.postgres.call(queries.miscounted, events, mend=round_.mend)
+    for event, count in wrong.items():
+        round_.found("miscounted", str(event), count=count, repaired=round_.mend)
 
 
 async def find_leftovers(round_: Round) -> None:

@@ -28,6 +28,7 @@ MEANING: Final = {
     "orphans": "in motion, not open in Postgres",
     "entries": "entries of the time index without anything behind",
     "leftovers": "keys that nothing would remove",
+    "miscounted": "counts of events that differ from their rows",
     "duplicates": "messages that a provider has twice",
     "receipts": "sent, and no receipt came",
     "uncertain": "outcome unknown",

@@ -79,7 +79,7 @@ class Run(Answer):
     not_judged: int
     in_sync: bool
     checks: dict[str, CheckShown]
-    """By kind: missing, stuck, unindexed, events, unrouted, orphans, entries, leftovers, duplicates, ..."""
+    """By kind: missing, stuck, unindexed, events, unrouted, orphans, entries, leftovers, miscounted, ..."""
     worst: tuple[AffectedShown, ...]
     """The events most affected."""
     providers: dict[str, dict[str, int]]

@@ -14,6 +14,7 @@ from typing import Any, Final
 import psycopg2
 from psycopg2.errors import UniqueViolation
 
+from tocsin.storage.counting import Merge
 from tocsin.storage.database import Refused
 from tocsin.storage.moments import moment_of
 
@@ -23,22 +24,25 @@ _LINES_AT_ONCE: Final = 500
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A table, the columns that lines fill, in their order, and the statement that merges incoming_<table> into it."""
+    """A table, the columns that lines fill, in their order, and what merges incoming_<table> into it."""
 
     table: str
     columns: str
-    merge: str
+    merge: Merge
 
 
-def put(query: Any, target: Target, lines: Callable[[], Iterator[str]], *, new: bool) -> None:
+def put(query: Any, target: Target, lines: Callable[[], Iterator[str]], *, new: bool) -> bool:
     """Writes rows with a psycopg2 cursor in a transaction. `lines` makes them anew each time, sorted by key, without
-    their ends; `new` says that nobody should have told of them before. Raises Refused where one cannot be made."""
+    their ends; `new` says that nobody should have told of them before. Answers whether nobody had, and all are copied:
+    then they are to be counted yet (counting.py). Raises Refused where one cannot be made."""
     if new and _copied(query, target, lines()):
-        return
+        return True
     incoming = f"incoming_{target.table}"
     query.execute(f"create temporary table if not exists {incoming} (like {target.table}) on commit delete rows")
     _copy(query, f"{incoming} ({target.columns})", lines())
-    query.execute(target.merge)
+    for statement in target.merge.statements(query.connection.server_version):
+        query.execute(statement)
+    return False
 
 
 def field(value: str | None) -> str:

@@ -7,32 +7,15 @@ from uuid import UUID
 
 from peewee import SQL, fn
 
-from tocsin.domain.delivery import OPEN, Status
+from tocsin.domain.delivery import OPEN
 from tocsin.domain.event import Event, EventStatus, Recipient
 from tocsin.storage import models
 from tocsin.storage.accepted_rows import CONTENT, event_of, recipients_of
+from tocsin.storage.counts import EventCounts, counts_of
 from tocsin.storage.database import cursor
 from tocsin.storage.id_ranges import of_event
 from tocsin.storage.models import Delivery, Notification
 from tocsin.storage.moments import ms_of
-
-# An event's rows lie in one range of ids; each range is looked at by itself.
-_WANTED: Final = "from unnest(%s::uuid[], %s::uuid[], %s::uuid[]) as wanted (id, first, last) cross join lateral"
-
-_NOTIFICATIONS: Final = f"""
-select wanted.id, made, read {_WANTED} (
-  select count(*) as made, count(read_at) as read from notifications as note
-  where note.id between wanted.first and wanted.last and note.event_id = wanted.id
-) as counted
-"""  # noqa: S608  # made of constants
-
-_DELIVERIES: Final = f"""
-select wanted.id, channel, status, reason, count {_WANTED} (
-  select channel, status, reason, count(*) from deliveries as delivery
-  where delivery.id between wanted.first and wanted.last and delivery.event_id = wanted.id
-  group by channel, status, reason
-) as counted
-"""  # noqa: S608  # made of constants
 
 _GIVEN: Final = """
 select event.id, person from events event
@@ -42,20 +25,6 @@ where event.id = any(%s::uuid[]) and (event.id, person ->> 'id') in (
 """
 
 _UNFINISHED: Final = (EventStatus.PENDING, EventStatus.PROCESSING)
-
-
-@dataclass(frozen=True, slots=True)
-class EventCounts:
-    """What became of an event, as stored now."""
-
-    notifications: int
-    read: int
-    deliveries: dict[str, int]
-    """Deliveries by status."""
-    by_channel: dict[str, dict[str, int]]
-    """Deliveries by channel and status."""
-    suppressed: dict[str, int]
-    """Deliveries that were not to be made, by reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,19 +70,6 @@ def recent_events(limit: int, before: UUID | None = None) -> list[EventAudit]:
     rows = [_row(row) for row in query.order_by(models.Event.id.desc()).limit(limit)]
     counts = counts_of([row.event.id for row in rows])
     return [EventAudit(row, counts[row.event.id]) for row in rows]
-
-
-def counts_of(events: Sequence[UUID]) -> dict[UUID, EventCounts]:
-    """What became of events, counted in their rows."""
-    ranges = [of_event(event) for event in events]
-    wanted = (list(events), [first for first, _ in ranges], [last for _, last in ranges])
-    with cursor() as query:
-        query.execute(_NOTIFICATIONS, wanted)
-        counts = {event: EventCounts(made, read, {}, {}, {}) for event, made, read in query.fetchall()}
-        query.execute(_DELIVERIES, wanted)
-        for event, channel, status, reason, count in query.fetchall():
-            _add(counts[event], channel, status, reason, count)
-    return counts
 
 
 def waiting_notifications(event: UUID) -> list[UUID]:
@@ -179,14 +135,6 @@ def given_inline(wanted: Sequence[tuple[UUID, str]]) -> dict[tuple[UUID, str], R
 def _of_event(model: type[Notification] | type[Delivery], event: UUID, *columns: Any) -> Any:
     first, last = of_event(event)
     return model.select(*columns).where(model.id.between(first, last), model.event_id == event).tuples()
-
-
-def _add(counts: EventCounts, channel: str, status: str, reason: str | None, count: int) -> None:
-    by_status = counts.by_channel.setdefault(channel, {})
-    by_status[status] = by_status.get(status, 0) + count
-    counts.deliveries[status] = counts.deliveries.get(status, 0) + count
-    if status == Status.SUPPRESSED and reason is not None:
-        counts.suppressed[reason] = counts.suppressed.get(reason, 0) + count
 
 
 def _row(row: models.Event) -> EventRow:

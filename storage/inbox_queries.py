@@ -7,18 +7,22 @@ from uuid import UUID
 
 from peewee import fn
 
+from tocsin.storage.counting import OF_READ
 from tocsin.storage.database import cursor
 from tocsin.storage.models import Event, Notification
 from tocsin.storage.moments import moment_of, ms_of
 
 # A notification whose routing is not stored yet gets a row with what is known; its facts fill it in (persist.py).
-_READ: Final = """
+_READ: Final = f"""
+with changed as (
 insert into notifications as known (id, user_id, read_at)
 select id, %s, tocsin_time(%s) from unnest(%s::uuid[]) as wanted (id) order by id
 on conflict (id) do update set read_at = excluded.read_at
 where known.user_id = excluded.user_id and known.read_at is null
-returning id
-"""
+returning id, event_id
+), counted as ({OF_READ})
+select id from changed
+"""  # noqa: S608  # made of constants
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,13 +4,12 @@ from typing import Final
 
 from tocsin.storage.accepted_rows import COLUMNS, GIVEN, ON_CONFLICT, VALUES
 from tocsin.storage.copying import Target
+from tocsin.storage.counting import Merge, of_locked
 
-NOTIFICATIONS: Final = Target(
-    "notifications",
-    "id, event_id, user_id, cid, routed_at, listed_at, read_at",
-    """
-insert into notifications as known (id, event_id, user_id, cid, routed_at, listed_at, read_at)
-select id, event_id, user_id, cid, routed_at, listed_at, read_at from incoming_notifications
+_NOTIFICATION: Final = "id, event_id, user_id, cid, routed_at, listed_at, read_at"
+_NOTIFICATIONS: Final = f"""
+insert into notifications as known ({_NOTIFICATION})
+select {_NOTIFICATION} from incoming_notifications
 on conflict (id) do update set
   event_id = coalesce(known.event_id, excluded.event_id),
   cid = coalesce(known.cid, excluded.cid),
@@ -21,8 +20,8 @@ where (known.event_id is null and excluded.event_id is not null)
   or least(known.routed_at, excluded.routed_at) is distinct from known.routed_at
   or least(known.listed_at, excluded.listed_at) is distinct from known.listed_at
   or least(known.read_at, excluded.read_at) is distinct from known.read_at
-""",
-)
+"""  # noqa: S608  # made of constants
+NOTIFICATIONS: Final = Target("notifications", _NOTIFICATION, Merge("notifications", _NOTIFICATION, _NOTIFICATIONS))
 
 _SHOWN: Final = (
     "status, reason, attempt_count, max_attempts, queued_at, last_attempted_at, next_attempt_at, sent_at, delivered_at,"
@@ -34,10 +33,7 @@ _DELIVERY: Final = f"id, notification_id, event_id, user_id, step, channel, sche
 # What a row shows is made anew of the merged history. An address that the history does not tell is the plan's. A fact
 # that is known already leaves the row alone. The temporary table is read in the order in which it was written,
 # so that persisters that work on the same rows never wait for each other in a circle.
-DELIVERIES: Final = Target(
-    "deliveries",
-    _DELIVERY,
-    f"""
+_DELIVERIES: Final = f"""
 insert into deliveries as known ({_DELIVERY})
 select {_DELIVERY} from incoming_deliveries
 on conflict (id) do update set
@@ -51,18 +47,21 @@ on conflict (id) do update set
       tocsin_shown(merged.history) as shown
   )
 where (known.history || excluded.history) <> known.history or (known.event_id is null and excluded.event_id is not null)
-""",  # noqa: S608  # made of constants
-)
+"""  # noqa: S608  # made of constants
+DELIVERIES: Final = Target("deliveries", _DELIVERY, Merge("deliveries", _DELIVERY, _DELIVERIES))
 
 _MERGED: Final = f"""(
     select coalesce(shown.address, known.address), {_SHOWN.replace("status,", "shown.status,", 1)}, merged.history
     from tocsin_merged(known.history, given.history) as merged, tocsin_shown(merged.history) as shown
   )"""  # noqa: S608  # made of constants
 
+_UPDATE: Final = f"""
+update deliveries as known set (address, {_SHOWN}, history) = {_MERGED} from given where known.id = given.id
+"""  # noqa: S608  # made of constants
+
 # One more fact for each of some rows that are there, and locked.
 FACTS_OF_DELIVERIES: Final = f"""
-update deliveries as known set (address, {_SHOWN}, history) = {_MERGED}
-from (values %s) as given (id, history) where known.id = given.id
+with given (id, history) as (values %s), {of_locked("deliveries", "where id in (select id from given)", _UPDATE)}
 """  # noqa: S608  # made of constants
 FACT_VALUES: Final = "(%s::uuid, %s::jsonb)"
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from psycopg2.extras import execute_values
 
-from tocsin.storage import lives, merging
+from tocsin.storage import counting, lives, merging
 from tocsin.storage.accepted_rows import as_json
 from tocsin.storage.copying import put
 from tocsin.storage.database import Refused, cursor, judging
@@ -60,11 +60,13 @@ def _write(rows: Gathered, patience_ms: int | None, mark: Callable[[Any], None])
         if rows.notifications:
             notes = rows.notifications
             new = all(row.event is not None for row in notes.values())
-            put(query, merging.NOTIFICATIONS, lambda: notification_lines(notes), new=new)
+            if put(query, merging.NOTIFICATIONS, lambda: notification_lines(notes), new=new):
+                counting.add(query, counting.of_notifications(notes))
         if rows.deliveries:
             made = rows.deliveries
             new = all(row.event is not None for row in made.values())
-            put(query, merging.DELIVERIES, lambda: delivery_lines(made), new=new)
+            if put(query, merging.DELIVERIES, lambda: delivery_lines(made), new=new):
+                counting.add(query, counting.of_deliveries(made.values()))
         if rows.callbacks:
             values = [_callback_values(rows.callbacks[place]) for place in sorted(rows.callbacks)]
             execute_values(query, merging.CALLBACKS, values, template=merging.CALLBACK_VALUES)

@@ -1,5 +1,6 @@
 """Everything that is asked of what happened, in one place for those who ask."""
 
+from tocsin.storage.counts import EventCounts, counts_of, miscounted, sum_up
 from tocsin.storage.delivery_queries import (
     DeliveryFilter,
     DeliveryRow,
@@ -16,10 +17,8 @@ from tocsin.storage.delivery_queries import (
 )
 from tocsin.storage.event_queries import (
     EventAudit,
-    EventCounts,
     EventRow,
     contents,
-    counts_of,
     event_audit,
     event_row,
     given_inline,
@@ -61,12 +60,14 @@ __all__ = [
     "history_of",
     "inbox",
     "journey",
+    "miscounted",
     "notification_row",
     "owner_of",
     "read_now",
     "read_times",
     "recent_events",
     "still_unfinished",
+    "sum_up",
     "unfinished_events",
     "unread_count",
     "unread_ids",
