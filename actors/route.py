@@ -1,6 +1,6 @@
 """route(event, n): turns one chunk of recipients into notifications with their plans (design §5.3)."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from uuid import UUID
 
@@ -12,7 +12,7 @@ from tocsin.domain import ids
 from tocsin.domain.delivery import Channel, Reason
 from tocsin.domain.errors import Unavailable
 from tocsin.domain.event import Contact, Event, Recipient
-from tocsin.domain.plan import PlannedDelivery, plan_for
+from tocsin.domain.plan import Plan, PlannedStep, plan_for
 from tocsin.domain.preferences import allows
 from tocsin.storage.calls import correlation
 from tocsin.storage.flight_parts import Routing
@@ -44,7 +44,8 @@ async def _route(store: Store, identifier: UUID, chunk: int) -> None:
     correlation.set(event.cid)
     contacts = await store.contacts_of(people)
     await store.profiles.keep_inline(identifier, people, store.flights.keep_ms(event))
-    routings = [_routing(event, person, contacts.get(person.id)) for person in people]
+    planner = _Planner(event)
+    routings = [planner.routing(person, contacts.get(person.id)) for person in people]
     if store.life.epoch != life:
         return  # Redis was rebuilt meanwhile: the chunk of this number may be of other people now
     answer = await store.flights.route(event, chunk, routings)
@@ -63,22 +64,45 @@ async def _call_others(store: Store, event: UUID, resume: bool, ready: Sequence[
     await store.nudge_persister()
 
 
-def _routing(event: Event, person: Recipient, contact: Contact | None) -> Routing:
-    deliveries: Sequence[PlannedDelivery]
-    if contact is None:
-        deliveries = [
-            PlannedDelivery(number, step.channel, step.after_ms, None, Reason.UNKNOWN_USER)
-            for number, step in enumerate(event.steps, start=1)
-        ]
-    else:
-        reached = contact.overlaid(person)
-        deliveries = plan_for(
+class _Planner:
+    """Plans an event for one person after the other; a plan is made once for all who are reached alike, as most are."""
+
+    def __init__(self, event: Event) -> None:
+        self._event = event
+        self._id = str(event.id)
+        self._plans: dict[tuple[object, ...], Plan] = {}
+        self._addressed = [step.channel for step in event.steps if step.channel is not Channel.IN_APP]
+
+    def routing(self, person: Recipient, contact: Contact | None) -> Routing:
+        """The notification of `person`; `contact` is None for who is not known."""
+        addresses = contact.overlaid(person).addresses() if contact else {}
+        return Routing(
+            ids.notification_id_text(self._id, person.id),
+            person.id,
+            self._plan(contact, addresses),
+            [addresses.get(channel) for channel in self._addressed],
+        )
+
+    def _plan(self, contact: Contact | None, reachable: Collection[Channel]) -> Plan:
+        alike = (*reachable, contact and (contact.active, contact.opt_outs))
+        plan = self._plans.get(alike)
+        if plan is None:
+            plan = self._plans[alike] = self._plan_anew(contact, reachable)
+        return plan
+
+    def _plan_anew(self, contact: Contact | None, reachable: Collection[Channel]) -> Plan:
+        event = self._event
+        if contact is None:
+            return tuple(
+                PlannedStep(number, step.channel, step.after_ms, Reason.UNKNOWN_USER)
+                for number, step in enumerate(event.steps, start=1)
+            )
+        return plan_for(
             event.steps,
-            reached.addresses(),
+            reachable,
             lambda channel: allows(contact.opt_outs, channel, event.type, mandatory=event.mandatory),
             active=contact.active,
         )
-    return Routing(ids.notification_id(event.id, person.id), person.id, deliveries)
 
 
 async def _wait(store: Store, entry: str, event: UUID, *, error: str | None) -> None:

@@ -109,18 +109,15 @@ def _entries(number: int) -> list[Entry]:
     made = []
     for chunk in range(_ENTRIES):
         event = ids.event_id(at_ms, chunk.to_bytes(10, "big"))
-        notifications = [_notification(event, f"u{chunk * _CHUNK + place}", at_ms) for place in range(_CHUNK)]
+        notifications = [_notification(event, f"u{chunk * _CHUNK + place}") for place in range(_CHUNK)]
         fact = {"f": "routed", "e": str(event), "at": at_ms, "cid": f"bench-{number}-{chunk}", "published": True}
-        made.append((f"{at_ms}-{chunk}", [{**fact, "n": notifications}]))
+        course = [at_ms, [[1, "IN_APP", "DELIVERED", None, at_ms], [2, "EMAIL", "QUEUED", None, at_ms]]]
+        made.append((f"{at_ms}-{chunk}", [{**fact, "plans": [course], "n": notifications}]))
     return made
 
 
-def _notification(event: UUID, user: str, at_ms: int) -> list[Any]:
-    steps = [
-        [1, "IN_APP", "DELIVERED", None, None, at_ms],
-        [2, "EMAIL", "QUEUED", None, f"{user}@example.org", at_ms],
-    ]
-    return [str(ids.notification_id(event, user)), user, at_ms, steps]
+def _notification(event: UUID, user: str) -> list[Any]:
+    return [str(ids.notification_id(event, user)), user, 0, f"{user}@example.org"]
 
 
 def _at_ms(number: int) -> int:

@@ -1,7 +1,7 @@
 """What a caller posted: the event, as it is kept in Redis and in Postgres, and the people it is for."""
 
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
@@ -44,6 +44,9 @@ class Recipient(BaseModel):
     def inline(self) -> bool:
         """Whether the caller gave contact details, so that no stored user is needed."""
         return any(detail is not None for detail in (self.email, self.phone, self.name, self.locale, self.timezone))
+
+
+_GIVEN_INLINE: Final = tuple(name for name in Recipient.model_fields if name != "id")
 
 
 class Event(BaseModel):
@@ -107,5 +110,5 @@ class Contact(BaseModel):
 
     def overlaid(self, given: Recipient) -> "Contact":
         """This contact with what a caller gave inline for one event in its place."""
-        details = given.model_dump(exclude={"id"}, exclude_none=True)
-        return self.model_copy(update=details)
+        details = {name: detail for name in _GIVEN_INLINE if (detail := getattr(given, name)) is not None}
+        return self.model_copy(update=details) if details else self

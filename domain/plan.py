@@ -3,7 +3,7 @@
 A policy is a list of steps; BROADCAST takes every allowed channel at once. Pure: no clock, no I/O.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -44,14 +44,17 @@ class Policy:
 
 
 @dataclass(frozen=True, slots=True)
-class PlannedDelivery:
-    """A step as it stands for one person: `reason` is set when it is not to be made."""
+class PlannedStep:
+    """A step as it stands for some people: `reason` is set when it is not to be made."""
 
     step: int
     channel: Channel
     after_ms: int
-    address: str | None
     reason: Reason | None
+
+
+Plan = tuple[PlannedStep, ...]
+"""A plan says nothing that is one person's alone: people who are reached alike share it."""
 
 
 BROADCAST_ORDER: Final = (Channel.IN_APP, Channel.PUSH, Channel.SMS, Channel.EMAIL)
@@ -76,29 +79,29 @@ def steps_for(strategy: Strategy, policy: Policy, channels: Sequence[Channel]) -
 
 def plan_for(
     steps: Sequence[Step],
-    addresses: Mapping[Channel, str],
+    reachable: Container[Channel],
     allowed: Callable[[Channel], bool],
     *,
     active: bool = True,
-) -> tuple[PlannedDelivery, ...]:
-    """The plan of one person. A step that cannot be taken keeps its number, so that the later ones keep their times."""
+) -> Plan:
+    """The plan of people who are `reachable` there. A step that cannot be taken keeps its number, so that the later
+    ones keep their times."""
     return tuple(
-        PlannedDelivery(
+        PlannedStep(
             step=number,
             channel=step.channel,
             after_ms=step.after_ms,
-            address=addresses.get(step.channel),
-            reason=_hindrance(step.channel, addresses, allowed, active=active),
+            reason=_hindrance(step.channel, reachable, allowed, active=active),
         )
         for number, step in enumerate(steps, start=1)
     )
 
 
 def _hindrance(
-    channel: Channel, addresses: Mapping[Channel, str], allowed: Callable[[Channel], bool], *, active: bool
+    channel: Channel, reachable: Container[Channel], allowed: Callable[[Channel], bool], *, active: bool
 ) -> Reason | None:
     if not active:
         return Reason.INACTIVE
     if not allowed(channel):
         return Reason.OPTED_OUT
-    return None if channel in addresses else Reason.NO_ADDRESS
+    return None if channel in reachable else Reason.NO_ADDRESS

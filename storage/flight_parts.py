@@ -1,5 +1,6 @@
 """What the scripts of what is in motion (flights.py) are given, and what they answer."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -7,7 +8,7 @@ from uuid import UUID
 
 from tocsin.domain.breaker import Health
 from tocsin.domain.delivery import Channel, Fact, Reason, Status
-from tocsin.domain.plan import PlannedDelivery
+from tocsin.domain.plan import Plan
 
 # As merge.lua has them.
 _LETTERS: Final = {Status.SCHEDULED: "W", Status.QUEUED: "Q", Status.RETRYING: "R", Status.SENDING: "G"}
@@ -33,11 +34,18 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Routing:
-    """One notification to be made, with its plan."""
+    """One notification to be made. `addresses` are those of its plan's steps, but for the inbox, whose address is the
+    user's id; None where there is none."""
 
-    id: UUID
+    notification: str
     user: str
-    deliveries: Sequence[PlannedDelivery]
+    plan: Plan
+    addresses: Sequence[str | None]
+
+    @property
+    def id(self) -> UUID:
+        """The notification's id."""
+        return UUID(self.notification)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +116,21 @@ class ReadAnswer:
 
     state: str
     read_ms: int
+
+
+def arguments_of(routings: Sequence[Routing]) -> list[object]:
+    """What route.lua is given of notifications: the plans, each once, then who has which."""
+    plans = {id(routing.plan): routing.plan for routing in routings}
+    numbers = {place: number for number, place in enumerate(plans)}
+    arguments: list[object] = [len(plans)]
+    for plan in plans.values():
+        arguments.append(len(plan))
+        for step in plan:
+            arguments += (step.step, step.channel, step.after_ms, step.reason or "")
+    for routing in routings:
+        addresses = "," + json.dumps(routing.addresses)[1:-1] if routing.addresses else ""
+        arguments += (routing.notification, routing.user, numbers[id(routing.plan)], addresses)
+    return arguments
 
 
 def text_of(flight: OpenFlight) -> str:

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 from uuid import UUID, uuid4
 
+from pydantic import TypeAdapter
+
 from tocsin.domain.breaker import NEVER, BreakerRules
 from tocsin.domain.delivery import Channel, Fact, Reason
 from tocsin.domain.event import Event, Recipient
@@ -21,6 +23,7 @@ from tocsin.storage.flight_parts import (
     Page,
     ReadAnswer,
     Routing,
+    arguments_of,
     text_of,
 )
 from tocsin.storage.keys import Keys
@@ -35,6 +38,7 @@ _RESTORED_KEPT_MS: Final = 600_000
 # call lost with its process is made again soon.
 _GUARD_MS: Final = 5_000
 _MOST_OPEN_CHUNKS: Final = 20
+_PEOPLE: Final = TypeAdapter(list[Recipient])
 
 
 class Flights:
@@ -92,17 +96,11 @@ class Flights:
         """The recipients of a chunk; none when it was routed."""
         with told():
             people = await self._client.lrange(self._keys.chunk(event, number), 0, -1)
-        return [Recipient.model_validate_json(person) for person in people]
+        return _PEOPLE.validate_json(f"[{','.join(people)}]")
 
-    async def route(self, event: Event, number: int, routings: Iterable[Routing]) -> tuple[bool, list[Channel]] | None:
+    async def route(self, event: Event, number: int, routings: Sequence[Routing]) -> tuple[bool, list[Channel]] | None:
         """Makes a chunk's notifications. Answers whether fan_out has more to do and the channels with something ready;
         None when another has routed the chunk."""
-        arguments: list[object] = []
-        for routing in routings:
-            arguments += [routing.id, routing.user, len(routing.deliveries)]
-            for planned in routing.deliveries:
-                address = json.dumps(planned.address)
-                arguments += [planned.step, planned.channel, planned.after_ms, planned.reason or "", address]
         critical = "1" if event.priority is Priority.CRITICAL else "0"
         answer = await self._scripts.run(
             "route",
@@ -112,7 +110,7 @@ class Flights:
             critical,
             *self._listing(),
             self.keep_ms(event),
-            *arguments,
+            *arguments_of(routings),
         )
         return (answer[0] == "1", [Channel(name) for name in answer[1:]]) if answer else None
 

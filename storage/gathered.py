@@ -2,7 +2,7 @@
 that make no sense."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -10,6 +10,7 @@ from tocsin.domain.delivery import Channel, Fact, History, Status, key, merge
 from tocsin.domain.event import Event, EventStatus, Recipient
 from tocsin.storage.accepted_rows import Accepted, Idempotency
 from tocsin.storage.database import Refused
+from tocsin.storage.routed import parts
 
 _TEXTS: Final = (
     *("reason", "provider", "provider_id", "word", "code", "message", "price", "address", "cid"),
@@ -136,23 +137,37 @@ def _cancelled(rows: Gathered, fact: Mapping[str, Any]) -> None:
 
 def _routed(rows: Gathered, fact: Mapping[str, Any]) -> None:
     event, at_ms, cid = _id(fact["e"]), int(fact["at"]), fact["cid"]
+    courses, notes = parts(fact)
     # Deliveries that began alike share one history, which is never changed in place (incoming.py).
-    begun: dict[tuple[str, str | None], History] = {}
-    for identifier, user, listed_ms, steps in fact["n"]:
+    histories: dict[tuple[str, str | None], History] = {}
+    begun = [(listed_ms, list(_beginnings(steps, histories, at_ms))) for listed_ms, steps in courses]
+    for told in notes:
+        identifier, user = told[0], told[1]
+        listed_ms, deliveries = begun[told[2]]
         note = _notification(rows, identifier, user)
         note.event, note.cid, note.routed_ms = event, cid, _least(note.routed_ms, at_ms)
         if listed_ms:
             note.listed_ms = _least(note.listed_ms, listed_ms)
-        for step, channel, status, reason, address, scheduled_ms in steps:
-            history = begun.get((status, reason))
-            if history is None:
-                history = begun[status, reason] = _begun(status, reason, at_ms)
-            row = Delivery(_CHANNELS[channel], history, event, user, address, scheduled_ms)
-            place = identifier, int(step)
+        for step, channel, history, address, scheduled_ms in deliveries:
+            row = Delivery(channel, history, event, user, told[address], scheduled_ms)
+            place = identifier, step
             known = rows.deliveries.setdefault(place, row)
             if known is not row:
                 row.history = merge((known.history, history))
                 rows.deliveries[place] = row
+
+
+def _beginnings(
+    steps: Sequence[Sequence[Any]], histories: dict[tuple[str, str | None], History], at_ms: int
+) -> Iterator[tuple[int, Channel, History, int, int]]:
+    """Of each step of a course: number, channel, history, where its address stands in what is told of a notification
+    (the inbox's is the user's id), and when it is scheduled."""
+    address = 3
+    for step, channel, status, reason, scheduled_ms in steps:
+        history = histories.setdefault((status, reason), _begun(status, reason, at_ms))
+        in_app = channel == Channel.IN_APP
+        yield int(step), _CHANNELS[channel], history, 1 if in_app else address, scheduled_ms
+        address += not in_app
 
 
 def _begun(status: str, reason: str | None, at_ms: int) -> History:

@@ -6,8 +6,10 @@ judged while Postgres is away, and so that a claim looks at them at the last mom
 
 import json
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
+
+from pydantic import TypeAdapter
 
 from tocsin.domain.event import Contact, Recipient
 from tocsin.storage.keys import Keys
@@ -16,6 +18,9 @@ from tocsin.storage.scripts import MOST_ITEMS, Scripts
 
 # What was given inline is not to be forgotten before the event is, which would mean that nothing was (`inline`).
 _LONGER_MS = 3_600_000
+
+
+_CONTACTS: Final = TypeAdapter(list[Contact])
 
 
 class Profiles:
@@ -46,14 +51,10 @@ class Profiles:
 
     async def known(self, users: Sequence[str]) -> dict[str, Contact]:
         """The contacts that Redis has, by user."""
-        if not users:
-            return {}
-        with told():
-            async with self._client.pipeline(transaction=False) as pipeline:
-                for user in users:
-                    pipeline.hget(self._keys.profile(user), "contact")
-                found = await pipeline.execute()
-        contacts = (Contact.model_validate_json(text) for text in found if text)
+        texts: list[str] = []
+        for first in range(0, len(users), MOST_ITEMS):
+            texts += await self._scripts.run("contacts", *users[first : first + MOST_ITEMS])
+        contacts = _CONTACTS.validate_json(f"[{','.join(filter(None, texts))}]")
         return {contact.id: contact for contact in contacts}
 
     async def opt_outs(self, users: Sequence[str]) -> dict[str, tuple[str, ...]] | None:

@@ -44,6 +44,7 @@ from tocsin.storage.redis import connect, info, told
 from tocsin.storage.reentry import Reentry
 from tocsin.storage.repeats import Repeats
 from tocsin.storage.revival import Revival
+from tocsin.storage.routed import listed as listed_in
 from tocsin.storage.scripts import MOST_ITEMS, Scripts
 from tocsin.storage.settling import Settling, Telling
 from tocsin.storage.wakes import Wakes
@@ -271,9 +272,8 @@ def _listed(entries: Sequence[Entry]) -> Iterable[tuple[str, str, str, int, bool
     for _, facts in entries:
         for fact in facts:
             if fact["f"] == "routed":
-                for notification, user, listed_ms, _ in fact["n"]:
-                    if listed_ms:
-                        yield user, notification, fact["e"], listed_ms, fact["published"]
+                for user, notification, listed_ms in listed_in(fact):
+                    yield user, notification, fact["e"], listed_ms, fact["published"]
             elif fact["f"] == "listed":
                 for notification, user, listed_ms in fact["n"]:
                     yield user, notification, fact["e"], listed_ms, fact["published"]

@@ -6,7 +6,7 @@ from typing import Any
 from tocsin.domain import ids
 from tocsin.domain.delivery import Channel
 from tocsin.domain.event import Event, Recipient, Source
-from tocsin.domain.plan import PlannedDelivery, Priority, Step, Strategy
+from tocsin.domain.plan import PlannedStep, Priority, Step, Strategy
 from tocsin.storage.flight_parts import Page, Routing
 from tocsin.storage.flights import Flights
 
@@ -44,11 +44,11 @@ def people(*names: str) -> list[Recipient]:
 
 def routing(event: Event, user: str) -> Routing:
     """A plan in which every step can be taken."""
-    deliveries = [
-        PlannedDelivery(number, step.channel, step.after_ms, f"{step.channel}-of-{user}", None)
-        for number, step in enumerate(event.steps, start=1)
-    ]
-    return Routing(ids.notification_id(event.id, user), user, deliveries)
+    plan = tuple(
+        PlannedStep(number, step.channel, step.after_ms, None) for number, step in enumerate(event.steps, start=1)
+    )
+    addresses = [f"{step.channel}-of-{user}" for step in event.steps if step.channel is not Channel.IN_APP]
+    return Routing(str(ids.notification_id(event.id, user)), user, plan, addresses)
 
 
 async def routed(flights: Flights, event: Event, *users: str) -> list[Routing]:

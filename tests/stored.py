@@ -54,8 +54,10 @@ def routed(
     *users: str, event: UUID = EVENT, at_ms: int = AT_MS, steps: Sequence[Sequence[Any]] = IN_APP_AND_EMAIL
 ) -> dict[str, Any]:
     """What route.lua tells."""
-    made = [[note(user, event), user, at_ms, [list(step) for step in steps]] for user in users]
-    return {"f": "routed", "e": str(event), "at": at_ms, "cid": "c1", "published": True, "n": made}
+    course = [at_ms, [[*step[:4], step[5]] for step in steps]]
+    addresses = [step[4] for step in steps if step[1] != "IN_APP"]
+    made = [[note(user, event), user, 0, *addresses] for user in users]
+    return {"f": "routed", "e": str(event), "at": at_ms, "cid": "c1", "published": True, "plans": [course], "n": made}
 
 
 def moved(

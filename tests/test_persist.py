@@ -12,11 +12,26 @@ from tocsin.domain import ids
 from tocsin.domain.errors import PostgresAway
 from tocsin.storage import queries
 from tocsin.storage.database import Refused
+from tocsin.storage.gathered import gather
 from tocsin.storage.moments import ms_of
 from tocsin.storage.persist import refuse, store
+from tocsin.storage.routed import listed
 from tocsin.storage.transactions import in_transaction
 from tocsin.tests.scenes import an_event, people
-from tocsin.tests.stored import AT_MS, EVENT, ask, entries, eventually, lent, moved, note, progress, read, routed
+from tocsin.tests.stored import (
+    AT_MS,
+    EVENT,
+    IN_APP_AND_EMAIL,
+    ask,
+    entries,
+    eventually,
+    lent,
+    moved,
+    note,
+    progress,
+    read,
+    routed,
+)
 
 pytestmark = pytest.mark.servers
 
@@ -74,6 +89,14 @@ def test_facts_come_in_any_order_and_end_alike(connection: Any, order: Callable[
     assert ask("select provider_id from deliveries where step = 2") == [("m\t1\\",)]
     (row,) = queries.inbox("u1", 10)
     assert (row.listed_ms, row.read_ms, row.message) == (AT_MS, AT_MS + 900, "Your event has been approved")
+
+
+def test_a_journal_written_before_plans_were_shared_is_stored_alike() -> None:
+    fact = routed("u1", "u2")
+    told = [[note(user), user, AT_MS, list(IN_APP_AND_EMAIL)] for user in ("u1", "u2")]
+    earlier = {name: value for name, value in fact.items() if name != "plans"} | {"n": told}
+    assert gather(entries(earlier)) == gather(entries(fact))
+    assert list(listed(earlier)) == list(listed(fact)) == [("u1", note("u1"), AT_MS), ("u2", note("u2"), AT_MS)]
 
 
 def test_a_batch_told_again_changes_nothing_not_even_a_version_of_a_row(connection: Any) -> None:

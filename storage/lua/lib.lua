@@ -15,6 +15,8 @@ local function int(number)
   return string.format('%.0f', number)
 end
 
+local now_text = int(now)
+
 local function due_key(channel, critical)
   return ns .. ':due:' .. channel .. (critical and ':critical' or '')
 end
@@ -113,14 +115,8 @@ local function find_step(flight, number)
   end
 end
 
--- Stores the flight and enters it in `due` at its next step's time; one without steps is dropped.
-local function save_flight(flight)
-  local key, field = bucket(flight.id)
-  if #flight.steps == 0 then
-    redis.call('HDEL', key, field)
-    redis.call('ZREM', ns .. ':due', 'n:' .. flight.id)
-    return
-  end
+-- The flight as it is kept, and the time of its next step that waits.
+local function flight_text(flight)
   local parts, nearest = {}, nil
   for _, step in ipairs(flight.steps) do
     table.insert(parts, table.concat({
@@ -131,7 +127,19 @@ local function save_flight(flight)
     end
   end
   local head = { flight.user, flight.event, flight.critical and '1' or '0', int(flight.read), table.concat(parts, ';') }
-  redis.call('HSET', key, field, table.concat(head, '|'))
+  return table.concat(head, '|'), nearest
+end
+
+-- Stores the flight and enters it in `due` at its next step's time; one without steps is dropped.
+local function save_flight(flight)
+  local key, field = bucket(flight.id)
+  if #flight.steps == 0 then
+    redis.call('HDEL', key, field)
+    redis.call('ZREM', ns .. ':due', 'n:' .. flight.id)
+    return
+  end
+  local text, nearest = flight_text(flight)
+  redis.call('HSET', key, field, text)
   if nearest then
     redis.call('ZADD', ns .. ':due', int(nearest), 'n:' .. flight.id)
   else
@@ -220,7 +228,7 @@ end
 
 -- An inbox entry's exact bytes: the persister removes a stored one by writing them again (storage/inbox.py `entry`).
 local function inbox_entry(id, event)
-  return '{"id":"' .. id .. '","event":"' .. event .. '","listedAt":' .. int(now) .. ',"cachedAt":' .. int(now) .. '}'
+  return '{"id":"' .. id .. '","event":"' .. event .. '","listedAt":' .. now_text .. ',"cachedAt":' .. now_text .. '}'
 end
 
 -- The lists' names are shared with others: one that is not a list is not ours, and stops nobody else's work. What is
@@ -240,6 +248,6 @@ local function list_in_app(id, event, user, inbox)
     if on_list('LPUSH', key, inbox_entry(id, event)) then
       redis.call('PEXPIRE', key, inbox.ttl)
     end
-    redis.call('PUBLISH', ns .. ':user:' .. user, int(now) .. ':' .. id)
+    redis.call('PUBLISH', ns .. ':user:' .. user, now_text .. ':' .. id)
   end
 end

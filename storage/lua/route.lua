@@ -1,7 +1,9 @@
 -- Turns a chunk of recipients into notifications: inbox entries, flights, the index, and one fact for all of them.
--- ARGV: namespace, event, chunk, cid as JSON, critical, inbox prefix, cached, inbox ttl_ms, keep_ms,
---       then for each notification: id, user, number of steps, and for each step: number, channel, after_ms,
---       reason or '', address as JSON.
+-- People who are reached alike share a plan, and what becomes of it is worked out and told once.
+-- ARGV: namespace, event, chunk, cid as JSON, critical, inbox prefix, cached, inbox ttl_ms, keep_ms, number of plans,
+--       then for each plan: number of steps, and for each step: number, channel, after_ms, reason or '';
+--       then for each notification: id, user, number of its plan (from 0), and the addresses of the plan's steps but
+--       IN_APP's as JSON, each after a comma.
 -- Answers nil when the chunk was routed before, else {1 when a paused fan-out may go on, channel with something
 -- ready…}.
 
@@ -19,12 +21,23 @@ local withdrawn = is_cancelled(event)
 -- An event that was on its way when Redis was lost: what is known of its deliveries is in motion already, or done; and
 -- where it is not known whether others were ('doubt'), what would start now counts as begun by nobody knows whom.
 local again = redis.call('HGET', event_key(event), 'again')
-local ready, routed = {}, {}
 
--- Where a step of this notification stands from the beginning: its status, and the reason where it has one.
-local function begin_step(step, reason, read)
-  if reason ~= '' then
-    return 'SUPPRESSED', reason
+local function take_plan(position)
+  local steps = {}
+  for number = 1, tonumber(ARGV[position]) do
+    local first = position + number * 4 - 3
+    steps[number] = {
+      number = tonumber(ARGV[first]), channel = ARGV[first + 1], after = tonumber(ARGV[first + 2]),
+      reason = ARGV[first + 3],
+    }
+  end
+  return steps, position + #steps * 4 + 1
+end
+
+-- Where a step stands from the beginning: its status, and the reason where it has one.
+local function begin_step(step, read)
+  if step.reason ~= '' then
+    return 'SUPPRESSED', step.reason
   elseif withdrawn then
     return 'CANCELLED', 'cancelled'
   elseif step.channel == 'IN_APP' and step.after == 0 then
@@ -35,49 +48,119 @@ local function begin_step(step, reason, read)
   return step.after == 0 and 'QUEUED' or 'SCHEDULED'
 end
 
-local function is_known(id, step)
-  return redis.call('HEXISTS', ns .. ':known:' .. event, id .. ':' .. int(step.number)) == 1
+local function open_step(step, status)
+  local begun = again == 'doubt' and status == 'QUEUED'
+  return {
+    number = step.number, channel = step.channel, status = begun and 'G' or status == 'QUEUED' and 'Q' or 'W',
+    attempt = 1, time = now + step.after, token = begun and LOST or '',
+  }
 end
 
-local position = 10
-while position <= #ARGV do
-  local id, user, count = ARGV[position], ARGV[position + 1], tonumber(ARGV[position + 2])
-  position = position + 3
-  local read = read_mark(id)
-  local flight = again and load_flight(id)
-    or { id = id, user = user, event = event, critical = critical, read = tonumber(read or 0), steps = {} }
-  local deliveries, listed = {}, '0'
-  for _ = 1, count do
-    local number, channel, after = tonumber(ARGV[position]), ARGV[position + 1], tonumber(ARGV[position + 2])
-    local step = { number = number, channel = channel, after = after }
-    local status, reason = begin_step(step, ARGV[position + 3], read)
-    local time = now + step.after
+-- What becomes of a plan, for all who share it: whether it is listed, its steps that are open, and the flight of whoever
+-- has no other. It is told in `courses`, at `place`.
+local courses = {}
+local function begin_plan(steps, read)
+  local course, told = { place = int(#courses), listed = false, open = {} }, {}
+  for _, step in ipairs(steps) do
+    local status, reason = begin_step(step, read)
     if status == 'DELIVERED' then
-      listed = int(now)
-      list_in_app(id, event, user, inbox)
-    elseif (status == 'QUEUED' or status == 'SCHEDULED') and not (again and is_known(id, step)) then
-      step.status, step.attempt, step.time, step.token = status == 'QUEUED' and 'Q' or 'W', 1, time, ''
-      if again == 'doubt' and status == 'QUEUED' then
-        step.status, step.token = 'G', LOST
-      end
+      course.listed = true
+    elseif status == 'QUEUED' or status == 'SCHEDULED' then
+      table.insert(course.open, open_step(step, status))
+    end
+    table.insert(told, '[' .. int(step.number) .. ',"' .. step.channel .. '","' .. status .. '",'
+      .. (reason and '"' .. reason .. '"' or 'null') .. ',' .. int(now + step.after) .. ']')
+  end
+  table.insert(courses, '[' .. (course.listed and now_text or '0') .. ',[' .. table.concat(told, ',') .. ']]')
+  course.flight, course.nearest = flight_text({ user = '', event = event, critical = critical, read = 0,
+    steps = course.open })
+  return course
+end
+
+local plans, position = {}, 11
+for number = 0, tonumber(ARGV[10]) - 1 do
+  local steps
+  steps, position = take_plan(position)
+  plans[int(number)] = { steps = steps }
+end
+
+local function course_of(plan, read)
+  local kind = read and 'read' or 'unread'
+  plan[kind] = plan[kind] or begin_plan(plan.steps, read)
+  return plan[kind]
+end
+
+local ready, due, indexed = {}, {}, {}
+
+local function rejoin_flight(id, user, course)
+  local flight = load_flight(id)
+    or { id = id, user = user, event = event, critical = critical, read = 0, steps = {} }
+  for _, step in ipairs(course.open) do
+    if redis.call('HEXISTS', ns .. ':known:' .. event, id .. ':' .. int(step.number)) == 0 then
       table.insert(flight.steps, step)
-      if status == 'QUEUED' then
+      if step.status ~= 'W' then
         wait_in_channel(flight, step)
         ready[step.channel] = true
       end
     end
-    table.insert(deliveries, '[' .. int(step.number) .. ',"' .. step.channel .. '","' .. status .. '",'
-      .. (reason and '"' .. reason .. '"' or 'null') .. ',' .. ARGV[position + 4] .. ',' .. int(time) .. ']')
-    position = position + 5
   end
   if #flight.steps > 0 then
     save_flight(flight)
   end
-  table.insert(routed, '["' .. id .. '","' .. user .. '",' .. listed .. ',[' .. table.concat(deliveries, ',') .. ']]')
 end
 
-tell('{"f":"routed","e":"' .. event .. '","at":' .. int(now) .. ',"cid":' .. cid .. ',"published":'
-  .. (inbox.cached and 'true' or 'false') .. ',"n":[' .. table.concat(routed, ',') .. ']}')
+-- What goes into the index is gathered for one command each.
+local function begin_flight(id, user, course)
+  local key, field = bucket(id)
+  redis.call('HSET', key, field, user .. course.flight)
+  for _, step in ipairs(course.open) do
+    if step.status ~= 'W' then
+      local entries = indexed[step.channel] or {}
+      indexed[step.channel], ready[step.channel] = entries, true
+      table.insert(entries, int(step.time))
+      table.insert(entries, id .. ':' .. int(step.number))
+    end
+  end
+  if course.nearest then
+    table.insert(due, int(course.nearest))
+    table.insert(due, 'n:' .. id)
+  end
+end
+
+local function add_all(key, entries)
+  for first = 1, #entries, 1000 do
+    redis.call('ZADD', key, unpack(entries, first, math.min(first + 999, #entries)))
+  end
+end
+
+local marks = {}
+for first = position, #ARGV, 4 do
+  table.insert(marks, ns .. ':read:' .. ARGV[first])
+end
+local read = #marks > 0 and redis.call('MGET', unpack(marks)) or {}
+local routed = {}
+for number = 1, #marks do
+  local id, user = ARGV[position], ARGV[position + 1]
+  local course = course_of(plans[ARGV[position + 2]], read[number])
+  if course.listed then
+    list_in_app(id, event, user, inbox)
+  end
+  if again then
+    rejoin_flight(id, user, course)
+  elseif #course.open > 0 then
+    begin_flight(id, user, course)
+  end
+  routed[number] = '["' .. id .. '","' .. user .. '",' .. course.place .. ARGV[position + 3] .. ']'
+  position = position + 4
+end
+add_all(ns .. ':due', due)
+for channel, entries in pairs(indexed) do
+  add_all(due_key(channel, critical), entries)
+end
+
+tell('{"f":"routed","e":"' .. event .. '","at":' .. now_text .. ',"cid":' .. cid .. ',"published":'
+  .. (inbox.cached and 'true' or 'false') .. ',"plans":[' .. table.concat(courses, ',') .. '],"n":['
+  .. table.concat(routed, ',') .. ']}')
 redis.call('DEL', chunk_key)
 redis.call('ZREM', ns .. ':due', 'c:' .. event .. ':' .. chunk)
 redis.call('HINCRBY', event_key(event), 'routed', 1)
