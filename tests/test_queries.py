@@ -135,7 +135,7 @@ def test_an_inbox_is_paged_newest_first_and_ties_are_told_apart() -> None:
 def test_what_is_not_listed_is_in_no_inbox() -> None:
     accept()
     fact = routed("u1", steps=((1, "EMAIL", "QUEUED", None, "a@example.org", AT_MS),))
-    fact["n"][0][2] = 0
+    fact["plans"][0][0] = 0
     store(entries(fact))
     assert (queries.inbox("u1", 5), queries.unread_count("u1")) == ([], 0)
 
