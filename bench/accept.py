@@ -1,5 +1,5 @@
 """accept: how many events a second one `tocsin http` takes from 64 connections, beside the same endpoint with nothing
-stored; and how long a caller waits at 200 requests a second."""
+stored; and how long a caller waits at 200 and at 500 requests a second."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from tocsin.bench.report import Figure, beside, under
 from tocsin.bench.servers import ADMIN_KEY, Program, Servers, folder, own_servers, processor_s, running, tocsin
 
 _CONNECTIONS: Final = 64
-_RATE: Final = 200
+_RATES: Final = (200, 500)
 _ROUNDS: Final = 5
 _HERE: Final = Path(__file__).parent
 
@@ -43,8 +43,8 @@ def measure(seconds: float) -> list[Figure]:
             for program in (ours, limit):
                 _load(program, 1.0)
             rates = _throughput(ours, limit, servers, each_s)
-            latencies = [_load(ours, each_s * 2, _RATE) for _ in range(_ROUNDS)]
-    return [rates, *_latency(latencies)]
+            latencies = {rate: [_load(ours, each_s, rate) for _ in range(_ROUNDS)] for rate in _RATES}
+    return [rates, *(figure for rate, said in latencies.items() for figure in _latency(rate, said))]
 
 
 def _throughput(ours: Program, limit: Program, servers: Servers, each_s: float) -> Figure:
@@ -81,11 +81,11 @@ def _median(shares: Iterable[float]) -> float:
     return round(statistics.median(shares), 2)
 
 
-def _latency(said: list[dict[str, Any]]) -> list[Figure]:
+def _latency(rate: int, said: list[dict[str, Any]]) -> list[Figure]:
     longest = round(max(each["longest_ms"] for each in said), 1)
     return [
-        under("accept_median", "ms", [each["median_ms"] for each in said], 10, at=f"{_RATE}/s"),
-        under("accept_p99", "ms", [each["p99_ms"] for each in said], 20, at=f"{_RATE}/s", longest_ms=longest),
+        under(f"accept_median_{rate}", "ms", [each["median_ms"] for each in said], 10, at=f"{rate}/s"),
+        under(f"accept_p99_{rate}", "ms", [each["p99_ms"] for each in said], 20, at=f"{rate}/s", longest_ms=longest),
     ]
 
 

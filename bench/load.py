@@ -3,8 +3,9 @@
     load.py <port> <connections> <seconds> <requests a second, 0 for as many as are answered>
 
 With a rate the arrivals are random and independent of the answers (open loop): each latency counts from the moment at
-which its request should have gone out, so that a server that stalls cannot hide those it keeps from being sent. Prints
-one line of JSON. It imports nothing of the program and nothing beyond the standard library.
+which its request should have gone out, so that a server that stalls cannot hide those it keeps from being sent; with 0
+seconds it asks until it is told a line. Prints one line of JSON. It imports nothing of the program and nothing beyond
+the standard library.
 """
 
 import json
@@ -15,12 +16,14 @@ import select
 import selectors
 import socket
 import sys
+import threading
 import time
 from collections import deque
 from dataclasses import dataclass, field
 
 _PATIENCE_S = 10.0
 _USERS = 10_000
+_FOR_EVER_S = 1e9
 
 
 @dataclass(slots=True)
@@ -49,7 +52,12 @@ class Client:
         self._next = 0
         self._connections = [_connect(port) for _ in range(connections)]
         self._by_descriptor = {each.socket.fileno(): each for each in self._connections}
+        self._end_s = 0.0
         self.outcome = Outcome()
+
+    def end(self) -> None:
+        """Sends nothing more; for another thread to call while `open` runs."""
+        self._end_s = min(self._end_s, time.perf_counter())
 
     def closed(self, seconds: float) -> None:
         """Each connection sends its next request when its last is answered."""
@@ -73,24 +81,24 @@ class Client:
         """Requests go out at random moments, `rate` a second on average, on whichever connection is free."""
         gaps = random.Random(1)
         began_s = time.perf_counter()
-        next_s, end_s = began_s, began_s + seconds
+        next_s, self._end_s = began_s, began_s + seconds
         free, busy = deque(self._connections), set[int]()
         late: deque[float] = deque()
-        while (now_s := time.perf_counter()) < end_s + _PATIENCE_S and (next_s < end_s or busy or late):
-            while next_s <= min(now_s, end_s):
+        while (now_s := time.perf_counter()) < self._end_s + _PATIENCE_S and (next_s < self._end_s or busy or late):
+            while next_s <= min(now_s, self._end_s):
                 late.append(next_s)
                 next_s += gaps.expovariate(rate)
             while late and free:
                 connection = free.popleft()
                 self._send(connection, late.popleft())
                 busy.add(connection.socket.fileno())
-            wait_s = max(0.0, next_s - time.perf_counter()) if next_s < end_s else _PATIENCE_S
+            wait_s = max(0.0, next_s - time.perf_counter()) if next_s < self._end_s else _PATIENCE_S
             # Of all that wait for sockets only select waits for less than a millisecond.
             for descriptor in select.select(busy, (), (), wait_s)[0]:
                 if self._answered(self._by_descriptor[descriptor]):
                     busy.discard(descriptor)
                     free.append(self._by_descriptor[descriptor])
-        self.outcome.seconds = seconds
+        self.outcome.seconds = self._end_s - began_s
         if busy or late:
             self.outcome.wrong["unanswered"] = len(busy) + len(late)
 
@@ -137,6 +145,8 @@ def _request(number: int) -> bytes:
         "recipients": [{"id": f"u{number}", "email": f"u{number}@example.org", "phone": f"+1415555{number:04d}"}],
         "metadata": {"actionUrl": f"/events/{number}"},
     }
+    if channels := os.environ.get("LOAD_CHANNELS"):
+        event["channels"] = channels.split(",")
     body = json.dumps(event).encode()
     head = (
         "POST /api/notifications HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n"
@@ -153,7 +163,10 @@ def main(port: str, connections: str, seconds: str, rate: str) -> None:
     client = Client(int(port), int(connections))
     before = resource.getrusage(resource.RUSAGE_SELF)
     began_s = time.perf_counter()
-    if float(rate):
+    if float(rate) and not float(seconds):
+        threading.Thread(target=lambda: (sys.stdin.readline(), client.end()), daemon=True).start()
+        client.open(_FOR_EVER_S, float(rate))
+    elif float(rate):
         client.open(float(seconds), float(rate))
     else:
         client.closed(float(seconds))

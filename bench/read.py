@@ -2,49 +2,22 @@
 can go out and both stores have it. On an idle machine: 20 requests a second at random moments, on one connection, of
 notifications whose SMS and email wait for their time."""
 
-import http.client
-import json
 import random
-import socket
 import time
 from collections.abc import Sequence
 from itertools import chain
-from typing import Any, Final
+from typing import Final
 
-from tocsin.bench.report import Figure, under
+from tocsin.bench.api import Api, NotFound
+from tocsin.bench.report import Figure, quantile, under
 from tocsin.bench.servers import ADMIN_KEY, Program, folder, own_servers, running, tocsin
 
 _RATE: Final = 20
+_TOGETHER: Final = 200
 _ROUNDS: Final = 3
 _USER: Final = "reader"
 _SETTLE_S: Final = 2.0
 _SETTLED_WITHIN_S: Final = 60.0
-
-
-class NotFound(Exception):
-    """It is not there, or not yet."""
-
-
-class Api:
-    """One connection that is kept, with one credential."""
-
-    def __init__(self, port: int, credential: str) -> None:
-        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-        self._connection.connect()
-        self._connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._headers = {"Authorization": f"Bearer {credential}", "Content-Type": "application/json"}
-
-    def ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-        """The answer's document. Raises NotFound, and RuntimeError for another that is not a success."""
-        text = json.dumps(body) if body is not None else None
-        self._connection.request(method, path, text, self._headers)
-        answer = self._connection.getresponse()
-        told: dict[str, Any] = json.loads(answer.read())
-        if answer.status == 404:
-            raise NotFound
-        if answer.status >= 300:
-            raise RuntimeError(f"{method} {path} was answered {answer.status}: {told.get('code')}")
-        return told
 
 
 def measure(seconds: float) -> list[Figure]:
@@ -57,8 +30,8 @@ def measure(seconds: float) -> list[Figure]:
     ):
         program.ready()
         rounds = [_round(program, count) for _ in range(_ROUNDS)]
-    p99 = [_quantile(each, 0.99) for each in rounds]
-    longest, median = max(map(max, rounds)), _quantile([*chain(*rounds)], 0.5)
+    p99 = [quantile(each, 0.99) for each in rounds]
+    longest, median = max(map(max, rounds)), quantile([*chain(*rounds)], 0.5)
     return [under("read_p99", "ms", p99, 5, at=f"{_RATE}/s", median_ms=round(median, 2), longest_ms=round(longest, 1))]
 
 
@@ -88,7 +61,11 @@ def _posted(sender: Api, count: int) -> Sequence[str]:
         "recipients": [person],
         "deliveryStrategy": "ESCALATION",
     }
-    made = [sender.ask("POST", "/api/notifications", event)["notifications"][0]["id"] for _ in range(count)]
+    made: list[str] = []
+    while len(made) < count:
+        together = {"notifications": [event] * min(_TOGETHER, count - len(made))}
+        answers = sender.ask("POST", "/api/notifications/bulk", together)["results"]
+        made += [answer["notifications"][0]["id"] for answer in answers]
     end_s = time.monotonic() + _SETTLED_WITHIN_S
     while not _is_stored(sender, made[-1]):
         if time.monotonic() > end_s:
@@ -104,8 +81,3 @@ def _is_stored(sender: Api, notification: str) -> bool:
     except NotFound:
         return False
     return len(told["deliveries"]) >= 2  # SMS and email, beside what started at once
-
-
-def _quantile(values: Sequence[float], share: float) -> float:
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]

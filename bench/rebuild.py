@@ -6,7 +6,6 @@ What waits afterwards is compared with what waited before, member by member and 
 """
 
 import asyncio
-import os
 import time
 from typing import Any, Final
 
@@ -16,10 +15,10 @@ from tocsin.actors.rebuild import Rebuilder
 from tocsin.actors.route import route
 from tocsin.bench.report import Figure, under
 from tocsin.bench.servers import folder, own_servers
-from tocsin.domain import ids
+from tocsin.bench.work import event_of
 from tocsin.domain.delivery import Channel
-from tocsin.domain.event import Event, Recipient, Source
-from tocsin.domain.plan import Priority, Step, Strategy
+from tocsin.domain.event import Recipient
+from tocsin.domain.plan import Step
 from tocsin.domain.settings import Settings, load
 from tocsin.storage.migrate import migrate
 from tocsin.storage.postgres import Postgres
@@ -80,26 +79,7 @@ async def _rebuilt(store: Store, rebuilder: Rebuilder) -> float:
 
 async def _waits(store: Store, number: int, people: int) -> None:
     """An event of which everything but its inbox entries is still to come."""
-    now_ms = time.time_ns() // 1_000_000
-    event = Event(
-        id=ids.event_id(now_ms, os.urandom(10)),
-        type="event.approval",
-        source=Source.API_ACTION,
-        title="Approved",
-        message="Your event has been approved",
-        metadata={},
-        channels=tuple(Channel),
-        asked_strategy=None,
-        strategy=Strategy.ESCALATION,
-        priority=Priority.MEDIUM,
-        policy="default",
-        steps=_STEPS,
-        mandatory=False,
-        sender="bench",
-        cid=f"bench-{number}",
-        accepted_ms=now_ms,
-        recipient_count=people,
-    )
+    event = event_of(number, people, _STEPS)
     names = [f"u{number}-{each}" for each in range(people)]
     await store.accept(
         event, [Recipient(id=name, email=f"{name}@example.org", phone="+14155550123") for name in names], None

@@ -19,7 +19,7 @@ from rich.table import Table
 from tocsin.storage import embedded_postgres, embedded_redis
 
 _ROOT: Final = Path(__file__).resolve().parent.parent
-_RESULTS: Final = _ROOT / "bench" / "results"
+RESULTS: Final = _ROOT / "bench" / "results"
 _PACKAGES: Final = ("starlette", "uvicorn", "uvloop", "pydantic", "hiredis", "psycopg2-binary", "dramatiq", "peewee")
 
 
@@ -36,10 +36,12 @@ class Figure:
     most: float | None = None
     rounds: dict[str, list[float]] = field(default_factory=dict)
     notes: dict[str, Any] = field(default_factory=dict)
+    series: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+    """Curves by name: what was seen at how many seconds."""
 
     @property
     def ratio(self) -> float:
-        return self.ours / self.limit
+        return self.ours / self.limit if self.limit else 0.0
 
     @property
     def reach(self) -> str:
@@ -64,6 +66,7 @@ class Figure:
             "reached": self.reached,
             "rounds": {name: [round(value, 4) for value in values] for name, values in self.rounds.items()},
             "notes": self.notes,
+            "series": {name: [[round(x, 2), round(y, 2)] for x, y in points] for name, points in self.series.items()},
         }
 
 
@@ -78,31 +81,45 @@ def under(name: str, unit: str, ours: Sequence[float], ceiling: float, **notes: 
     return Figure(name, statistics.median(ours), ceiling, unit, most=1, rounds={"ours": list(ours)}, notes=notes)
 
 
-def show(figures: Sequence[Figure]) -> None:
-    """Prints the table."""
-    table = Table(title="Tocsin beside its limits")
-    for title in ("stage", "ours", "limit", "unit", "ratio", "wanted", "", "beside"):
-        table.add_column(title, justify="right" if title in {"ours", "limit", "ratio"} else "left", overflow="fold")
+def shown(name: str, unit: str, ours: Sequence[float], **notes: Any) -> Figure:
+    """A figure without a limit, shown for comparison."""
+    return Figure(name, statistics.median(ours), 0.0, unit, rounds={"ours": list(ours)}, notes=notes)
+
+
+def quantile(values: Sequence[float], share: float) -> float:
+    """The value that `share` of `values` do not exceed; 0 where there are none."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0
+
+
+def show(figures: Sequence[Figure], title: str = "Tocsin beside its limits") -> None:
+    """Prints a table."""
+    table = Table(title=title)
+    for head in ("stage", "ours", "limit", "unit", "ratio", "wanted", "", "beside"):
+        table.add_column(head, justify="right" if head in {"ours", "limit", "ratio"} else "left", overflow="fold")
     for each in figures:
         mark = "" if not each.reach else "[green]yes[/]" if each.reached else "[red]no[/]"
         notes = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in each.notes.items())
-        cells = (each.name, _short(each.ours), _short(each.limit), each.unit, f"{each.ratio:.2f}", each.reach, mark)
+        limit, ratio = (_short(each.limit), f"{each.ratio:.2f}") if each.limit else ("", "")
+        cells = (each.name, _short(each.ours), limit, each.unit, ratio, each.reach, mark)
         table.add_row(*cells, notes)
     Console(width=None if os.isatty(1) else 160).print(table)
 
 
-def keep(figures: Sequence[Figure]) -> Path:
-    """Writes the figures to bench/results and answers the file's path."""
+def keep(figures: Sequence[Figure], began_s: float, people: int | None = None) -> Path:
+    """Writes the figures of the run that began at `began_s` (since 1970) to bench/results and answers the file's path.
+    `people` says that they are of a trial with so many people, which the page (page.py) leaves out."""
     commit = _commit()
     document = {
         "stages": [each.as_json() for each in figures],
+        **({"people": people} if people is not None else {}),
         "machine": _machine(),
         "versions": _versions(),
         "commit": commit,
-        "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began_s)),
     }
-    _RESULTS.mkdir(exist_ok=True)
-    path = _RESULTS / f"{time.strftime('%Y-%m-%d', time.gmtime())}-{commit}.json"
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{time.strftime('%Y-%m-%dT%H%M%S', time.gmtime(began_s))}-{commit}.json"
     path.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return path
 

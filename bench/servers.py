@@ -20,6 +20,9 @@ from tocsin.storage.embedded_redis import EmbeddedRedis
 
 ADMIN_KEY: Final = "tk_admin_for_the_bench_0123456789"
 
+PORT: Final = "<port>"
+"""What stands for the port in a command that is told it."""
+
 _LOOK_AGAIN_S: Final = 0.005
 _OURS: Final = ("TOCSIN_", "REDIS_", "DATABASE_", "SMTP_", "TWILIO_", "FIREBASE_", "SENDER_", "NOTIFICATION_")
 
@@ -32,6 +35,11 @@ class Servers:
     redis_url: str
     postgres_pid: int
     redis_pid: int
+
+    @property
+    def other_redis_url(self) -> str:
+        """Another database of the same Redis, for what would be taken there for a loss of ours."""
+        return f"{self.redis_url}?db=1"
 
     def environ(self) -> dict[str, str]:
         return {"DATABASE_URL": self.postgres_url, "REDIS_URL": self.redis_url}
@@ -62,15 +70,20 @@ def own_servers(data: Path) -> Iterator[Servers]:
 class Program:
     """One process, listening on a port of its own. Its log is shown when it ends before it should."""
 
-    def __init__(self, command: Sequence[str], where: Path, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self, command: Sequence[str], where: Path, environ: Mapping[str, str], python: str = sys.executable
+    ) -> None:
         self.port = _free_port()
-        self.log = where / f"{Path(command[-1]).name}-{self.port}.log"
+        command = [str(self.port) if part == PORT else part for part in command]
+        self.log = where / f"{Path(command[0]).stem}-{self.port}.log"
         plain = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
-        ours = {"TOCSIN_ADMIN_KEY": ADMIN_KEY, "TOCSIN_HTTP__PORT": str(self.port), "TOCSIN_DATA__DIR": str(where)}
+        ours = {"TOCSIN_ADMIN_KEY": ADMIN_KEY, "TOCSIN_DATA__DIR": str(where)}
+        # A process of actors answers on its metrics port alone.
+        ours["TOCSIN_METRICS__PORT" if "actors" in command else "TOCSIN_HTTP__PORT"] = str(self.port)
         self.began_s = time.monotonic()
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, *command], env=plain | ours | dict(environ), stdout=log, stderr=log, cwd=where
+                [python, *command], env=plain | ours | dict(environ), stdout=log, stderr=log, cwd=where
             )
 
     @property
@@ -86,6 +99,11 @@ class Program:
             time.sleep(_LOOK_AGAIN_S)
         return time.monotonic() - self.began_s
 
+    def kill(self) -> None:
+        """SIGKILL: it has no time for a last word."""
+        self.process.kill()
+        self.process.wait(10)
+
     def stop(self) -> float:
         """SIGTERM; answers after how many seconds it had ended."""
         began_s = time.monotonic()
@@ -100,13 +118,23 @@ class Program:
 
 
 @contextmanager
-def running(command: Sequence[str], where: Path, environ: Mapping[str, str]) -> Iterator[Program]:
+def running(
+    command: Sequence[str], where: Path, environ: Mapping[str, str], python: str = sys.executable
+) -> Iterator[Program]:
     """A program that does not outlive the block."""
-    program = Program(command, where, environ)
+    program = Program(command, where, environ, python)
     try:
         yield program
     finally:
         program.stop()
+
+
+@contextmanager
+def ready_actors(where: Path, environ: Mapping[str, str], queues: Sequence[str] = ()) -> Iterator[Program]:
+    """A process of actors that has said that it is there."""
+    with running(tocsin("actors", *(("--queues", ",".join(queues)) if queues else ())), where, environ) as program:
+        program.ready("/health")
+        yield program
 
 
 def tocsin(*arguments: str) -> list[str]:
