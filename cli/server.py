@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from types import TracebackType
 from typing import Any, Final, Self
 from urllib.parse import quote, urlsplit
@@ -15,6 +15,9 @@ import httpx
 
 _TIMEOUT_S: Final = 15.0
 _TRIES: Final = 3
+_PAUSE_S: Final = 0.2
+_SILENT_S: Final = 40.0
+"""How long a stream may say nothing at all; it says that it is alive every 15 seconds."""
 _LONGEST_WAIT_S: Final = 5.0
 _LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 _NAMED: Final = 10
@@ -90,11 +93,33 @@ class Server:
             if cursor is None:
                 return
 
+    async def stream(self, path: str) -> AsyncGenerator[dict[str, Any]]:
+        """What an event stream tells, until the server says that nothing more will come. A stream that breaks off is
+        taken up where it was."""
+        last, tries = "", 0
+        while tries < _TRIES:
+            try:
+                headers = {"Last-Event-ID": last} if last else {}
+                async with self._http.stream("GET", path, headers=headers, timeout=_SILENT_S) as response:
+                    if not response.is_success:
+                        await response.aread()
+                        _document(response)
+                    if response.status_code == 204:
+                        return
+                    async for identifier, told in _told(response):
+                        last, tries = identifier, 0
+                        yield told
+            except httpx.TransportError as error:
+                if tries + 1 == _TRIES:
+                    raise NoAnswer(f"{self.url} broke off the exchange ({type(error).__name__}).") from error
+            tries += 1
+            await asyncio.sleep(_PAUSE_S * tries)
+
     async def _ask(self, method: str, path: str, **given: Any) -> Any:
         for attempt in range(1, _TRIES + 1):
             response = await self._send(method, path, last=attempt == _TRIES, **given)
             if response is None:
-                await asyncio.sleep(0.2 * attempt)
+                await asyncio.sleep(_PAUSE_S * attempt)
             elif response.status_code == 503 and attempt < _TRIES:
                 await asyncio.sleep(_wait_s(response))
             else:
@@ -129,6 +154,17 @@ def is_loopback(url: str) -> bool:
 def _wait_s(response: httpx.Response) -> float:
     asked = response.headers.get("Retry-After", "")
     return min(float(asked), _LONGEST_WAIT_S) if asked.isdecimal() else 1.0
+
+
+async def _told(response: httpx.Response) -> AsyncIterator[tuple[str, dict[str, Any]]]:
+    """The id and the data of each event of a stream."""
+    identifier = ""
+    async for line in response.aiter_lines():
+        name, _, value = line.partition(": ")
+        if name == "id":
+            identifier = value
+        elif name == "data":
+            yield identifier, json.loads(value)
 
 
 def _document(response: httpx.Response) -> Any:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+import json
+from contextlib import aclosing, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
@@ -13,7 +14,7 @@ from tocsin.cli.journey import if_known
 from tocsin.cli.options import with_server
 from tocsin.cli.screen import Screen, plain
 from tocsin.cli.server import Server
-from tocsin.cli.told import tell_deliveries, tell_event, tell_notification, tell_steps
+from tocsin.cli.told import progress_line, tell_counts, tell_deliveries, tell_event, tell_notification, tell_steps
 from tocsin.domain.delivery import Channel, Status
 from tocsin.domain.units import parse_duration
 
@@ -29,14 +30,22 @@ _EVENT_ID_VERSION: Final = 7
 @click.option("--channel", type=click.Choice(list(Channel), case_sensitive=False), help="Those on this channel.")
 @click.option("--since", help="Those of events since then: an ISO time with its zone, or how long ago, such as 2h.")
 @click.option("--until", help="Those of events until then, written alike.")
+@click.option("--watch", is_flag=True, help="Follow an event until nothing more of it is to go out.")
 @click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="How many to list.")
 @with_server
-async def status(server: Server, screen: Screen, reference: str | None, limit: int, **given: str | None) -> None:
+async def status(
+    server: Server, screen: Screen, reference: str | None, limit: int, *, watch: bool, **given: str | None
+) -> None:
     """Show what became of something, or find deliveries.
 
     REFERENCE is the id of an event, a notification or a delivery, or one that a provider gave. With filters, or without
     a REFERENCE, the deliveries that fit are listed, those of the newest events first.
     """
+    if watch and (reference is None or any(given.values())):
+        raise click.UsageError("--watch follows one event: give its id, and no filter")
+    if watch:
+        await _watch(server, screen, str(reference))
+        return
     if reference is not None and not any(given.values()):
         await _look_up(server, screen, reference, limit)
         return
@@ -45,6 +54,22 @@ async def status(server: Server, screen: Screen, reference: str | None, limit: i
     tell_deliveries(screen, found, with_person=True)
     if len(found) == limit:
         screen.tell(f"These are the first {limit}; --limit shows more.", "dim")
+
+
+async def _watch(server: Server, screen: Screen, reference: str) -> None:
+    """Tells an event's counts whenever they change; for programs one document a line."""
+    identifier = _identifier(reference)
+    if identifier is None or identifier.version != _EVENT_ID_VERSION:
+        raise click.UsageError("--watch takes the id of an event")
+    async with aclosing(server.stream(f"/api/events/{identifier}/stream")) as stream:
+        async for told in stream:
+            if screen.as_json:
+                click.echo(json.dumps(told, ensure_ascii=False))
+            screen.tell(progress_line(told))
+            if told["final"]:
+                tell_counts(screen, told["counts"])
+                return
+    raise click.ClickException("The server ended before the event did; try again.")
 
 
 async def _look_up(server: Server, screen: Screen, reference: str, limit: int) -> None:

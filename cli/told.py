@@ -23,12 +23,12 @@ def tell_event(screen: Screen, event: Document) -> None:
         screen.tell(f"cancelled {clock(event['cancelledAt'])} UTC: {plain(event['cancelReason'] or '')}", "yellow")
     if event["error"]:
         screen.tell(plain(event["error"]), "red")
-    _tell_counts(screen, event["counts"])
+    tell_counts(screen, event["counts"])
 
 
-def _tell_counts(screen: Screen, counts: Document) -> None:
-    told = f"{counts['recipients']} recipients, {counts['notifications']} notifications, {counts['read']} read"
-    screen.tell(told + (f", {counts['unknown']} unknown" if counts["unknown"] else ""))
+def tell_counts(screen: Screen, counts: Document) -> None:
+    """What became of an event."""
+    screen.tell(reached(counts))
     rows = [
         (CHANNEL_NAMES[channel], status_text(standing), count)
         for channel, standings in counts["byChannel"].items()
@@ -38,6 +38,23 @@ def _tell_counts(screen: Screen, counts: Document) -> None:
     screen.table(["channel", "status", "deliveries"], rows)
     if counts["suppressed"]:
         screen.table(["suppressed because", "deliveries"], list(counts["suppressed"].items()))
+
+
+def reached(counts: Document) -> str:
+    """How many people an event has, and how far they are, in one line."""
+    people = "recipients not resolved yet" if counts["expected"] is None else f"{counts['expected']} recipients"
+    told = f"{people}, {counts['notifications']} notifications, {counts['read']} read"
+    if counts["missing"]:
+        told += f", {counts['missing']} missing"
+    return told + (f", {counts['unknown']} unknown" if counts["unknown"] else "")
+
+
+def progress_line(told: Document) -> str:
+    """How far an event is, in one line."""
+    counts = told["counts"]
+    parts = [(name, counts[name]) for name in ("sent", "delivered", "failed", "cancelled", "uncertain", "waiting")]
+    parts.insert(3, ("suppressed", sum(counts["suppressed"].values())))
+    return f"{told['status']}: {reached(counts)}; " + ", ".join(f"{count} {name}" for name, count in parts if count)
 
 
 def tell_notification(screen: Screen, notification: Document) -> None:

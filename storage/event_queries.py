@@ -24,6 +24,9 @@ where event.id = any(%s::uuid[]) and (event.id, person ->> 'id') in (
   select id, name from unnest(%s::uuid[], %s::text[]) as wanted (id, name))
 """
 
+# Who the recipients are may be long, and nobody asks it of an event as a whole.
+_AUDITED: Final = tuple(field for field in models.Event._meta.sorted_fields if field.name != "recipients")
+
 _UNFINISHED: Final = (EventStatus.PENDING, EventStatus.PROCESSING)
 
 
@@ -52,7 +55,8 @@ class EventAudit:
 
 def event_row(event: UUID) -> EventRow | None:
     """An event, once it is stored as accepted."""
-    row = models.Event.get_or_none(models.Event.id == event, models.Event.accepted_at.is_null(False))
+    query = models.Event.select(*_AUDITED).where(models.Event.id == event, models.Event.accepted_at.is_null(False))
+    row = query.first()
     return _row(row) if row else None
 
 
@@ -64,7 +68,7 @@ def event_audit(event: UUID) -> EventAudit | None:
 
 def recent_events(limit: int, before: UUID | None = None) -> list[EventAudit]:
     """Up to `limit` events with their counts, the newest first, those before the id `before`."""
-    query = models.Event.select().where(models.Event.accepted_at.is_null(False))
+    query = models.Event.select(*_AUDITED).where(models.Event.accepted_at.is_null(False))
     if before is not None:
         query = query.where(models.Event.id < before)
     rows = [_row(row) for row in query.order_by(models.Event.id.desc()).limit(limit)]

@@ -203,9 +203,12 @@ class Store:
         await self.settled()
         return cancelled
 
-    async def settled(self, limit_s: float = 2.0) -> bool:
-        """Waits until Postgres has what the journal holds now, so that a caller reads what it wrote. Best effort."""
+    async def settled(self, limit_s: float = 2.0, *, most_behind: int | None = None) -> bool:
+        """Waits until Postgres has what the journal holds now, so that a caller reads what it wrote; not where more
+        than `most_behind` entries wait. Best effort."""
         try:
+            if most_behind is not None and await self.facts.length() > most_behind:
+                return False
             await self.nudge_persister()
             return await self.facts.drained(limit_s, lambda: self.postgres.is_away)
         except Unavailable:

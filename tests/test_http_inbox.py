@@ -1,17 +1,15 @@
 """What a person gets over HTTP: the inbox, reading it, following it, and how each delivery fares."""
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 import pytest
-from starlette.types import Message
 
-from tests.served import ASHA, BINA, SETTINGS, Served, notification_of, problem_of, serving, token_of
+from tests.open_page import opened
+from tests.served import ASHA, BINA, SETTINGS, Served, notification_of, problem_of, serving
 from tocsin.domain.settings import Settings
 
 pytestmark = pytest.mark.servers
@@ -230,69 +228,6 @@ async def test_deliveries_are_found_by_person_reference_status_channel_and_time(
 )
 async def test_each_bad_parameter_is_named(served: Served, query: str, code: str, field: str) -> None:
     assert problem_of(await served.api.get(f"/api/deliveries?{query}"), 422, code)["field"] == field
-
-
-class Page:
-    """An open page: what it is told over `GET /api/stream`."""
-
-    def __init__(self) -> None:
-        self.text = ""
-        self.status = 0
-        self._grown = asyncio.Condition()
-
-    async def send(self, message: Message) -> None:
-        async with self._grown:
-            if message["type"] == "http.response.start":
-                self.status = message["status"]
-            else:
-                self.text += message.get("body", b"").decode()
-            self._grown.notify_all()
-
-    def events(self) -> list[tuple[str, dict[str, Any], str | None]]:
-        """(event, data, id) of each complete event."""
-        found = []
-        for block in self.text.split("\r\n\r\n")[:-1]:
-            fields = dict(line.split(": ", 1) for line in block.split("\r\n") if not line.startswith(":"))
-            if "data" in fields:
-                found.append((fields["event"], json.loads(fields["data"]), fields.get("id")))
-        return found
-
-    async def told(self, enough: Callable[[list[tuple[str, dict[str, Any], str | None]]], bool]) -> Any:
-        async with asyncio.timeout(10), self._grown:
-            await self._grown.wait_for(lambda: enough(self.events()))
-        return self.events()
-
-
-@asynccontextmanager
-async def opened(served: Served, user: str, **headers: str) -> AsyncIterator[Page]:
-    page = Page()
-    gone = asyncio.Event()
-
-    async def receive() -> Message:
-        await gone.wait()
-        return {"type": "http.disconnect"}
-
-    sent = {"authorization": f"Bearer {token_of(user)}", **headers}
-    scope = {
-        "type": "http",
-        "asgi": {"version": "3.0", "spec_version": "2.4"},
-        "http_version": "1.1",
-        "method": "GET",
-        "path": "/api/stream",
-        "raw_path": b"/api/stream",
-        "root_path": "",
-        "scheme": "http",
-        "query_string": b"",
-        "headers": [(name.encode(), value.encode()) for name, value in sent.items()],
-        "client": ("127.0.0.1", 1),
-        "server": ("tocsin", 80),
-    }
-    running = asyncio.create_task(served.app(scope, receive, page.send))
-    try:
-        yield page
-    finally:
-        gone.set()
-        await asyncio.wait_for(running, 10)
 
 
 def ids(told: list[tuple[str, dict[str, Any], str | None]]) -> list[str]:
