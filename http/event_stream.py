@@ -1,7 +1,7 @@
 """`GET /api/events/{event}/stream`: how far an event is, live, as Server-Sent Events (F4).
 
-Any process that serves HTTP can tell it, for all of it is read from Postgres, where it costs a few rows. What is sent is
-the whole state each time, so whoever comes back needs no more than the newest; its id tells states apart.
+Any process that serves HTTP can tell it, for all of it is read from Postgres, where it costs a few rows. What is sent
+is the whole state each time, so whoever comes back needs no more than the newest; its id tells states apart.
 """
 
 from __future__ import annotations
