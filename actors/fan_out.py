@@ -6,8 +6,11 @@ from loguru import logger
 
 from tocsin.actors import queues
 from tocsin.actors.outages import say
+from tocsin.actors.walk import AudienceWalk
 from tocsin.domain.errors import Unavailable
+from tocsin.domain.event import Event
 from tocsin.storage.calls import correlation
+from tocsin.storage.flight_parts import IN_AUDIENCE, Page
 from tocsin.storage.memory import Work
 from tocsin.storage.store import Store
 
@@ -29,13 +32,20 @@ async def _pages(store: Store, identifier: UUID) -> None:
     if event is None:
         return
     correlation.set(event.cid)
-    cursor, state = await store.flights.cursor(identifier), "more"
+    progress = await store.flights.progress(identifier)
+    walk = AudienceWalk(store, event, progress)
+    cursor, state = progress.cursor, "more"
     while state in {"more", "moved"}:
         await store.memory.check(Work.PLAN)
-        page = await store.flights.take_page(event, cursor)
+        page = await _take(store, event, cursor, walk)
         if page.chunk is not None:
             await store.calls.put(queues.ROUTE, "route", str(identifier), page.chunk)
         cursor, state = page.cursor, page.state
+
+
+async def _take(store: Store, event: Event, cursor: str, walk: AudienceWalk) -> Page:
+    walked = await walk.following(cursor) if cursor.startswith(IN_AUDIENCE) else None
+    return await store.flights.take_page(event, cursor, walked)
 
 
 async def _back_off(store: Store, event: UUID, error: Exception) -> None:

@@ -148,7 +148,7 @@ class _Rebuild:
             found = await self._store.postgres.call(rows.unrouted, each)
             await self._put_back_known(each, found)
             people = list(found.people.values())
-            again = Again(found.routed, self._exact)
+            again = Again(found.routed, self._exact, each.walk)
             await self._recall.enter([Entering(each.event, people, again)])
             await self._recall.keep_inline(each.event, each.recipients)
             self._entered.add(each.event.id)

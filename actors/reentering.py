@@ -16,10 +16,10 @@ from tocsin.storage.store import Store
 
 
 async def reenter(store: Store, event: UUID, *, exact: bool) -> int:
-    """Enters the event with whom it has still to reach; answers how many. `exact` False: they may have been reached, so
-    what would start at once counts as begun by nobody knows whom. Nobody where Postgres refused to store something of
-    it. Of one that was withdrawn nothing starts; where its people may have been reached it is left as it is, for they
-    would show as cancelled."""
+    """Enters the event with whom it has still to reach; answers how many were named, or 1 where only its audience is
+    left to be looked through. `exact` False: they may have been reached, so what would start at once counts as begun
+    by nobody knows whom. Nobody where Postgres refused to store something of it. Of one that was withdrawn nothing
+    starts; where its people may have been reached it is left as it is, for they would show as cancelled."""
     if await store.postgres.call(ledger.refused, [str(event)]):
         return 0
     found = await store.postgres.call(rows.stored_events, [event])
@@ -28,7 +28,7 @@ async def reenter(store: Store, event: UUID, *, exact: bool) -> int:
     stored = found[0]
     unrouted = await store.postgres.call(rows.unrouted, stored)
     people = await _not_in_motion(store, dict(unrouted.people))
-    if not people:
+    if not people and not stored.walk:
         return 0
     refilling = store.refilling()
     await refilling.mark_cancelled([event] if stored.cancelled else [])
@@ -36,9 +36,9 @@ async def reenter(store: Store, event: UUID, *, exact: bool) -> int:
     await refilling.mark_read({note: (users[note], at_ms) for note, at_ms in unrouted.read_ms.items()})
     await refilling.mark_known(stored.event, [(each.notification, each.step) for each in unrouted.known])
     await store.motion.forget_event(str(event))
-    await refilling.enter([Entering(stored.event, people, Again(unrouted.routed, exact))])
+    await refilling.enter([Entering(stored.event, people, Again(unrouted.routed, exact, stored.walk))])
     await refilling.keep_inline(stored.event, stored.recipients)
-    return len(people)
+    return len(people) or 1
 
 
 async def _not_in_motion(store: Store, people: dict[UUID, Recipient]) -> list[Recipient]:

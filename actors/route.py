@@ -16,6 +16,7 @@ from tocsin.domain.plan import Plan, PlannedStep, plan_for
 from tocsin.domain.preferences import allows
 from tocsin.storage.calls import correlation
 from tocsin.storage.flight_parts import Routing
+from tocsin.storage.found import Found
 from tocsin.storage.memory import Work
 from tocsin.storage.store import Store
 
@@ -42,10 +43,16 @@ async def _route(store: Store, identifier: UUID, chunk: int) -> None:
     if event is None or not people:
         return
     correlation.set(event.cid)
-    contacts = await store.contacts_of(people)
-    await store.profiles.keep_inline(identifier, people, store.flights.keep_ms(event))
+    named = [person for person in people if isinstance(person, Recipient)]
+    contacts = await store.contacts_of(named) if named else {}
+    await store.profiles.keep_inline(identifier, named, store.flights.keep_ms(event))
     planner = _Planner(event)
-    routings = [planner.routing(person, contacts.get(person.id)) for person in people]
+    routings = [
+        planner.routing(person.id, person.contact)
+        if isinstance(person, Found)
+        else planner.routing(person.id, contacts.get(person.id), person)
+        for person in people
+    ]
     if store.life.epoch != life:
         return  # Redis was rebuilt meanwhile: the chunk of this number may be of other people now
     answer = await store.flights.route(event, chunk, routings)
@@ -73,12 +80,13 @@ class _Planner:
         self._plans: dict[tuple[object, ...], Plan] = {}
         self._addressed = [step.channel for step in event.steps if step.channel is not Channel.IN_APP]
 
-    def routing(self, person: Recipient, contact: Contact | None) -> Routing:
-        """The notification of `person`; `contact` is None for who is not known."""
-        addresses = contact.overlaid(person).addresses() if contact else {}
+    def routing(self, user: str, contact: Contact | None, given: Recipient | None = None) -> Routing:
+        """The notification of `user`; `contact` is None for who is not known, `given` what a caller gave inline."""
+        reached = contact.overlaid(given) if contact and given else contact
+        addresses = reached.addresses() if reached else {}
         return Routing(
-            ids.notification_id_text(self._id, person.id),
-            person.id,
+            ids.notification_id_text(self._id, user),
+            user,
             self._plan(contact, addresses),
             [addresses.get(channel) for channel in self._addressed],
         )

@@ -6,6 +6,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
 
+from tocsin.domain.audience import Audience
 from tocsin.domain.delivery import Channel
 from tocsin.domain.plan import Priority, Step, Strategy
 
@@ -75,9 +76,12 @@ class Event(BaseModel):
     cid: str
     """The correlation id of the request."""
     accepted_ms: int
-    recipient_count: int
+    recipient_count: int | None
+    """None for an audience: who is in it is found by the fan-out."""
     unknown_ids: tuple[str, ...] = ()
     """The user ids asked for that are not known; counted and listed, never sent to."""
+    audience: Audience | None = None
+    """Whom it is for beside the recipients that were named."""
 
 
 class Contact(BaseModel):

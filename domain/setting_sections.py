@@ -263,6 +263,7 @@ class LimitSettings(Section):
     title: _Count
     bulk: _Count
     metadata: SizeBytes
+    members: _Count
 
 
 class LogSettings(Section):

@@ -30,6 +30,7 @@ from tocsin.http import (
     receipts,
     reconciliation,
     settling,
+    topics,
     users,
 )
 from tocsin.http.context import Context
@@ -48,6 +49,7 @@ _RESOURCES: Final = (
     dead_letters,
     bad_facts,
     users,
+    topics,
     keys,
     reconciliation,
     receipts,

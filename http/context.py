@@ -14,7 +14,8 @@ from tocsin.domain.delivery import Channel
 from tocsin.domain.rate import Rate
 from tocsin.domain.settings import Settings
 from tocsin.http.auth import Authenticator
-from tocsin.http.known_users import KnownUsers
+from tocsin.http.known import Known
+from tocsin.storage import topics, users
 from tocsin.storage.store import Store
 
 
@@ -65,5 +66,9 @@ class Context:
         return Alerts(self.store, self.registry)
 
     @cached_property
-    def known_users(self) -> KnownUsers:
-        return KnownUsers(self.store)
+    def known_users(self) -> Known:
+        return Known(self.store, users.known)
+
+    @cached_property
+    def known_topics(self) -> Known:
+        return Known(self.store, topics.known)

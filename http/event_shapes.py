@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any, Final
 from uuid import UUID
 
+from tocsin.domain.audience import Audience
 from tocsin.domain.delivery import Channel, Status
 from tocsin.domain.event import EventStatus, Source
+from tocsin.domain.filters import form_of
 from tocsin.domain.plan import Priority, Strategy
 from tocsin.http.shapes import Answer, Moment
 from tocsin.storage.queries import EventAudit
@@ -26,9 +28,9 @@ class Counts(Answer):
     cancelled, uncertain and waiting."""
 
     recipients: int | None
-    """Null until topics and filters are resolved."""
+    """Whom it is for; null until topics, filters and the like are resolved."""
     matched: int | None
-    """The same."""
+    """Those found until now."""
     unknown: int
     expected: int | None
     """Notifications that there should be."""
@@ -55,6 +57,22 @@ class Counts(Answer):
     """Deliveries that there should be, less those that there are."""
     deliveries: dict[Status, int]
     by_channel: dict[Channel, dict[Status, int]]
+
+
+class ShownTopic(Answer):
+    """The members of a topic; with `roles` those who have one of them."""
+
+    key: str
+    roles: tuple[str, ...]
+
+
+class ShownAudience(Answer):
+    """Whom an event is for beside the recipients that were named."""
+
+    topics: tuple[ShownTopic, ...]
+    segment: dict[str, Any] | None
+    subscribers: bool
+    everyone: bool
 
 
 class Event(Answer):
@@ -84,6 +102,7 @@ class Event(Answer):
     error: str | None
     counts: Counts
     unknown_ids: tuple[str, ...]
+    audience: ShownAudience | None
 
 
 def shown(found: EventAudit) -> Event:
@@ -114,6 +133,16 @@ def shown(found: EventAudit) -> Event:
         error=row.error,
         counts=counts_shown(found),
         unknown_ids=event.unknown_ids,
+        audience=_audience_shown(event.audience) if event.audience else None,
+    )
+
+
+def _audience_shown(audience: Audience) -> ShownAudience:
+    return ShownAudience(
+        topics=tuple(ShownTopic(key=topic.key, roles=topic.roles) for topic in audience.topics),
+        segment=form_of(audience.segment) if audience.segment else None,
+        subscribers=audience.subscribers,
+        everyone=audience.everyone,
     )
 
 
@@ -123,8 +152,8 @@ def counts_shown(found: EventAudit) -> Counts:
     expected = event.recipient_count if found.row.expected is None else found.row.expected
     made = counts.notifications
     return Counts(
-        recipients=event.recipient_count,
-        matched=event.recipient_count,
+        recipients=found.row.expected if event.audience else event.recipient_count,
+        matched=found.row.matched if event.audience else event.recipient_count,
         unknown=len(event.unknown_ids),
         expected=expected,
         notifications=made,

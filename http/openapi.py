@@ -8,6 +8,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from tocsin.domain.addresses import USER_ID
+from tocsin.domain.audience import TOPIC_KEY
 from tocsin.domain.settings import Settings
 from tocsin.http.caller import PUBLIC, Role
 from tocsin.http.correlation import HEADER
@@ -41,6 +42,7 @@ _PATH_SCHEMAS: Final[Mapping[str, Mapping[str, Any]]] = {
     "notification": _UUID,
     "delivery": _UUID,
     "user": _USER,
+    "topic": {"type": "string", "pattern": f"^{TOPIC_KEY.pattern}$"},
 }
 _PLAIN: Final = {"type": "string", "minLength": 1}
 

@@ -28,6 +28,9 @@ from tocsin.http.posting_shapes import (
     RejectedRecipient,
 )
 from tocsin.http.problems import (
+    BAD_FILTER,
+    BAD_ROLE,
+    BAD_TOPIC_KEY,
     BAD_USER_ID,
     NO_RECIPIENTS,
     NO_STEPS,
@@ -38,6 +41,7 @@ from tocsin.http.problems import (
     UNKNOWN_POLICY,
     UNKNOWN_PRIORITY,
     UNKNOWN_STRATEGY,
+    UNKNOWN_TOPIC,
     Problem,
 )
 from tocsin.http.recipients import SHOWN_OF_ID, People, people_of
@@ -57,6 +61,10 @@ POSTING_PROBLEMS: Final = (
     UNKNOWN_POLICY,
     UNKNOWN_PRIORITY,
     UNKNOWN_STRATEGY,
+    UNKNOWN_TOPIC,
+    BAD_TOPIC_KEY,
+    BAD_ROLE,
+    BAD_FILTER,
     BAD_USER_ID,
 )
 
@@ -69,7 +77,7 @@ async def post_one(call: Call[Any, Any], body: PostNotification, *, place: str =
     # What is wrong with the event itself is told before anybody is looked for.
     composed = compose(_posting_of(body), Origin(identifier, now_ms, call.caller.name, call.cid), call.context.settings)
     people = await people_of(call.context, body)
-    found = {"recipient_count": len(people.good), "unknown_ids": tuple(people.unknown_ids)}
+    found = {"recipient_count": people.count, "unknown_ids": tuple(people.unknown_ids), "audience": people.audience}
     event = composed.model_copy(update=found)
     # Little is kept for a repetition: the rest of the answer follows from the body, which is the same.
     kept = {"id": str(identifier), "unknownIds": people.unknown_ids}
@@ -169,7 +177,7 @@ def _posted(event: UUID, people: People, durability: str) -> Posted:
     good = people.good
     return Posted(
         id=event,
-        recipient_count=len(good),
+        recipient_count=people.count,
         durability=Durability(durability),
         notifications=tuple(
             Addressed(recipient_id=person.id, id=ids.notification_id(event, person.id))

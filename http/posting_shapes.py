@@ -11,6 +11,7 @@ from uuid import UUID
 from pydantic import Field, JsonValue, PrivateAttr, StringConstraints, ValidationError
 from pydantic_core import ErrorDetails
 
+from tocsin.domain.audience import MOST_TOPICS
 from tocsin.domain.delivery import Channel
 from tocsin.domain.plan import Priority, Strategy
 from tocsin.http.refusals import findings_of
@@ -29,13 +30,18 @@ class InlineRecipient(Asked):
     timezone: str | None = None
 
 
+class TopicRecipients(Asked):
+    """The members of a topic; with `roles` those who have one of them."""
+
+    key: str
+    roles: Annotated[tuple[str, ...], Field(max_length=100)] = ()
+
+
 class PostNotification(Asked):
     """An event to be told to people."""
 
     later: ClassVar[frozenset[str]] = frozenset(
         {
-            "topics",
-            "segment",
             "filters",
             "template",
             "data",
@@ -54,6 +60,10 @@ class PostNotification(Asked):
     title: Line | None = Field(None, json_schema_extra=limited("title"))
     recipient_ids: tuple[str, ...] = Field((), json_schema_extra=limited("recipients"))
     recipients: tuple[InlineRecipient, ...] = Field((), json_schema_extra=limited("recipients"))
+    topics: Annotated[tuple[TopicRecipients, ...], Field(max_length=MOST_TOPICS)] = ()
+    segment: dict[str, JsonValue] | None = None
+    subscribers: bool = False
+    everyone: bool = False
     channels: Annotated[tuple[Channel, ...], Field(min_length=1, max_length=20)] | None = None
     delivery_strategy: Strategy | None = None
     notification_priority: Priority | None = None
@@ -137,7 +147,8 @@ class Posted(Answer):
     success: Literal[True] = True
     message: str = "Notification queued for delivery"
     id: UUID
-    recipient_count: int
+    recipient_count: int | None
+    """Null for an audience: it is found by the fan-out, and counted on the event."""
     durability: Durability
     notifications: tuple[Addressed, ...]
     unknown_ids: tuple[str, ...]

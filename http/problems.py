@@ -97,6 +97,28 @@ UNKNOWN_PRIORITY = Kind("unknown_priority", 422, "There is no such priority.", "
 UNKNOWN_POLICY = Kind(
     "unknown_policy", 422, "There is no such policy.", "Name a policy of settings.toml, or leave it out."
 )
+UNKNOWN_TOPIC = Kind(
+    "unknown_topic", 422, "There is no such topic.", "Make it with PUT /api/topics/{key}, or mend its spelling."
+)
+BAD_TOPIC_KEY = Kind(
+    "bad_topic_key",
+    422,
+    "A topic's key is not in the right form.",
+    "Use 1 to 128 of letters, digits and . _ : @ + -",
+)
+BAD_ROLE = Kind("bad_role", 422, "A role is not in the right form.", "Use 1 to 64 of letters, digits and . _ : @ + -")
+BAD_FILTER = Kind(
+    "bad_filter",
+    422,
+    "The filter is not understood.",
+    'Write it as {"gotra": "Sharma", "age": {"gte": 18}}; the documentation of the API has all of its tests.',
+)
+BAD_ATTRIBUTE = Kind(
+    "bad_attribute",
+    422,
+    "An attribute cannot be kept.",
+    "Use a text, a number, true or false, or a list of those, under a short name.",
+)
 NO_STEPS = Kind(
     "no_steps",
     422,

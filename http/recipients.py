@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from tocsin.domain.audience import Audience, audience_of
 from tocsin.domain.event import Recipient
 from tocsin.domain.posting import Rejected, screen, screen_ids
 from tocsin.http.context import Context
 from tocsin.http.posting_shapes import PostNotification
-from tocsin.http.problems import KINDS, NO_RECIPIENTS, TOO_MANY, FieldError, Problem
+from tocsin.http.problems import KINDS, NO_RECIPIENTS, TOO_MANY, UNKNOWN_TOPIC, FieldError, Problem, from_errors
 
 SHOWN_OF_ID: Final = 128
 """How much is shown of an id that cannot be one."""
@@ -29,11 +30,17 @@ class People:
     named: Sequence[Recipient]
     unknown: frozenset[str]
     rejected: Sequence[Rejected]
+    audience: Audience | None
 
     @property
     def good(self) -> list[Recipient]:
         """Those who are notified."""
         return [person for person in self.named if person.id not in self.unknown]
+
+    @property
+    def count(self) -> int | None:
+        """How many they are; None for an audience, which is not looked through yet."""
+        return None if self.audience else len(self.good)
 
     @property
     def unknown_ids(self) -> list[str]:
@@ -54,10 +61,31 @@ async def people_of(context: Context, body: PostNotification) -> People:
     named = [person.id for person in given] + list(body.recipient_ids)
     asked, misnamed = screen_ids(user for user in dict.fromkeys(named) if user not in settled)
     unknown = await context.known_users.unknown(asked)
-    people = People([*good, *(Recipient(id=user) for user in asked)], frozenset(unknown), [*rejected, *misnamed])
-    if not people.good:
+    audience = await _audience_of(context, body)
+    people = People(
+        [*good, *(Recipient(id=user) for user in asked)], frozenset(unknown), [*rejected, *misnamed], audience
+    )
+    if not people.good and audience is None:
         raise _nobody(body, people)
     return people
+
+
+async def _audience_of(context: Context, body: PostNotification) -> Audience | None:
+    """Whom a request is for beside those it names. Raises InvalidInput, and Problem for a topic that is not known."""
+    topics = [(topic.key, topic.roles) for topic in body.topics]
+    audience = audience_of(topics, body.segment, subscribers=body.subscribers, everyone=body.everyone)
+    if audience is None or not audience.topics:
+        return audience
+    unknown = await context.known_topics.unknown([topic.key for topic in audience.topics])
+    places = [place for place, (key, _) in enumerate(topics) if key in unknown]
+    if places:
+        raise from_errors(
+            [
+                FieldError(UNKNOWN_TOPIC, f"/topics/{place}/key", f"There is no topic {topics[place][0]}.")
+                for place in places[:_MOST_ERRORS]
+            ]
+        )
+    return audience
 
 
 def _nobody(body: PostNotification, people: People) -> Problem:

@@ -30,6 +30,7 @@ CONTENT: Final = (
     "cid",
     "recipient_count",
     "unknown_ids",
+    "audience",
 )
 """The columns of events that hold what Event says, under the same names."""
 
@@ -39,7 +40,7 @@ _TYPES: Final = {
     "recipient_count": "integer",
     "generation": "integer",
     "accepted_ms": "bigint",
-} | (dict.fromkeys(("metadata", "channels", "steps", "unknown_ids", "recipients", "answer"), "jsonb"))
+} | (dict.fromkeys(("metadata", "channels", "steps", "unknown_ids", "audience", "recipients", "answer"), "jsonb"))
 _NAMES: Final = ("id", *CONTENT, "recipients", "accepted_ms", "scope", "key", "hash", "answer")
 
 _TYPED: Final = ", ".join(f"{name} {_TYPES.get(name, 'text')}" for name in _NAMES)

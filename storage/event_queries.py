@@ -37,6 +37,8 @@ class EventRow:
     event: Event
     status: str
     expected: int | None
+    matched: int | None
+    """How many people were found until now."""
     error: str | None
     started_ms: int | None
     completed_ms: int | None
@@ -146,6 +148,7 @@ def _row(row: models.Event) -> EventRow:
         event=_event(row),
         status=row.status,
         expected=row.expected,
+        matched=row.matched,
         error=row.error,
         started_ms=ms_of(row.started_at),
         completed_ms=ms_of(row.completed_at),

@@ -28,8 +28,41 @@ class Page:
     """What fan_out's script did. `state`: gone, moved, pause, more or last; `chunk` is None when none was made."""
 
     state: str
-    cursor: int
+    cursor: str
     chunk: int | None
+
+
+IN_AUDIENCE: Final = "@"
+"""How a cursor begins that is behind the recipients who were named; the last user id follows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far an event's fan-out is: its cursor (fan_out.lua), how many recipients were named, and up to which user id
+    people of its audience may have been made chunks of before."""
+
+    cursor: str
+    named: int
+    horizon: str
+
+
+@dataclass(frozen=True, slots=True)
+class Walked:
+    """Up to 100 people of an audience, as found.py has them, and how far the walk is with them. `last`:
+    nobody comes after them; `beyond`: all of them lie beyond the horizon."""
+
+    people: Sequence[str]
+    cursor: str
+    last: bool
+    beyond: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """That an event has an audience to be walked through: how many recipients were named beside it, and its horizon."""
+
+    named: int
+    horizon: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +113,11 @@ class Ending:
 @dataclass(frozen=True, slots=True)
 class Again:
     """An event that was on its way when Redis was lost: how many of its notifications were made before, and whether it
-    is known (`exact`) that what Postgres does not know of was not sent."""
+    is known (`exact`) that what Postgres does not know of was not sent; and how its audience goes on."""
 
     routed: int
     exact: bool
+    walk: Walk | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,3 +173,8 @@ def text_of(flight: OpenFlight) -> str:
         f"{step.number},{step.channel},{_LETTERS[step.status]},{step.attempt},{step.time_ms}," for step in flight.steps
     )
     return f"{flight.user}|{flight.event}|{'1' if flight.critical else '0'}|{flight.read_ms}|{steps}"
+
+
+def text_of_walk(walk: Walk | None) -> str:
+    """A walk as accept.lua takes it."""
+    return f"{walk.named}|{walk.horizon}" if walk else ""

@@ -5,8 +5,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 from uuid import UUID, uuid4
 
-from pydantic import TypeAdapter
-
 from tocsin.domain.breaker import NEVER, BreakerRules
 from tocsin.domain.delivery import Channel, Fact, Reason
 from tocsin.domain.event import Event, Recipient
@@ -21,11 +19,16 @@ from tocsin.storage.flight_parts import (
     InboxSettings,
     OpenFlight,
     Page,
+    Progress,
     ReadAnswer,
     Routing,
+    Walk,
+    Walked,
     arguments_of,
     text_of,
+    text_of_walk,
 )
+from tocsin.storage.found import Found, people_of
 from tocsin.storage.keys import Keys
 from tocsin.storage.rates import limit_of
 from tocsin.storage.redis import told
@@ -38,7 +41,6 @@ _RESTORED_KEPT_MS: Final = 600_000
 # call lost with its process is made again soon.
 _GUARD_MS: Final = 5_000
 _MOST_OPEN_CHUNKS: Final = 20
-_PEOPLE: Final = TypeAdapter(list[Recipient])
 
 
 class Flights:
@@ -69,9 +71,10 @@ class Flights:
         told_later = json.dumps(fact, separators=(",", ":")) if fact else ""
         mandatory = "1" if event.mandatory else "0"
         content = event.model_dump_json()
-        whole = "1" if len(recipients) == event.recipient_count else "0"
+        walk = again.walk if again else Walk(len(recipients)) if event.audience else None
+        whole = "1" if len(recipients) == (walk.named if walk else event.recipient_count) else "0"
         anew = f"{again.routed}|{'exact' if again.exact else 'doubt'}" if again else ""
-        given = (event.id, content, event.type, mandatory, _GUARD_MS, told_later, whole, anew)
+        given = (event.id, content, event.type, mandatory, _GUARD_MS, told_later, whole, anew, text_of_walk(walk))
         return Step("accept", (*given, *people))
 
     async def event(self, event: UUID) -> Event | None:
@@ -80,23 +83,33 @@ class Flights:
             content = await self._client.hget(self._keys.event(event), "content")
         return Event.model_validate_json(content) if content else None
 
-    async def cursor(self, event: UUID) -> int:
-        """How many recipients were already made chunks of."""
+    async def progress(self, event: UUID) -> Progress:
+        """How far an event's fan-out is."""
         with told():
-            return int(await self._client.hget(self._keys.event(event), "cursor") or 0)
+            cursor, named, horizon = await self._client.hmget(self._keys.event(event), "cursor", "named", "horizon")
+        return Progress(cursor or "0", int(named or 0), horizon or "")
 
-    async def take_page(self, event: Event, cursor: int) -> Page:
-        """Makes the recipients from `cursor` on a chunk."""
+    async def named(self, event: UUID) -> list[str]:
+        """The ids of the recipients who were named, as far as they were entered in this life of Redis."""
+        with told():
+            people = await self._client.lrange(self._keys.recipients(event), 0, -1)
+        return [json.loads(person)["id"] for person in people]
+
+    async def take_page(self, event: Event, cursor: str, walked: Walked | None = None) -> Page:
+        """Makes the named recipients from `cursor` on a chunk, or the people of the audience that come next."""
+        given: list[object] = []
+        if walked:
+            given = [walked.cursor, "1" if walked.last else "0", "1" if walked.beyond else "0", *walked.people]
         state, reached, chunk = await self._scripts.run(
-            "fan_out", event.id, cursor, MOST_ITEMS, _GUARD_MS, _MOST_OPEN_CHUNKS, self.keep_ms(event)
+            "fan_out", event.id, cursor, MOST_ITEMS, _GUARD_MS, _MOST_OPEN_CHUNKS, self.keep_ms(event), *given
         )
-        return Page(state, int(reached), int(chunk) if state in {"more", "last"} and int(chunk) >= 0 else None)
+        return Page(state, reached, int(chunk) if state in {"more", "last"} and int(chunk) >= 0 else None)
 
-    async def chunk(self, event: UUID, number: int) -> list[Recipient]:
-        """The recipients of a chunk; none when it was routed."""
+    async def chunk(self, event: UUID, number: int) -> list[Recipient | Found]:
+        """The people of a chunk; none when it was routed."""
         with told():
             people = await self._client.lrange(self._keys.chunk(event, number), 0, -1)
-        return _PEOPLE.validate_json(f"[{','.join(people)}]")
+        return people_of(people)
 
     async def route(self, event: Event, number: int, routings: Sequence[Routing]) -> tuple[bool, list[Channel]] | None:
         """Makes a chunk's notifications. Answers whether fan_out has more to do and the channels with something ready;

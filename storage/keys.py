@@ -31,6 +31,9 @@ class Keys:
     def event(self, event: UUID | str) -> str:
         return f"{self.namespace}:event:{event}"
 
+    def recipients(self, event: UUID | str) -> str:
+        return f"{self.namespace}:recipients:{event}"
+
     def contacts(self, event: UUID | str) -> str:
         return f"{self.namespace}:contacts:{event}"
 

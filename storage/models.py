@@ -49,6 +49,9 @@ class Event(Row):
     cancel_reason = TextField(null=True)
     cancelled_by = TextField(null=True)
     generation = IntegerField()
+    audience = BinaryJSONField(null=True)
+    matched = BigIntegerField(null=True)
+    horizon = TextField(null=True)
 
     class Meta:
         table_name = "events"
@@ -115,6 +118,7 @@ class User(Row):
     version = BigIntegerField()
     created_at = DateTimeTZField()
     updated_at = DateTimeTZField()
+    attributes = BinaryJSONField()
 
     class Meta:
         table_name = "users"

@@ -10,6 +10,7 @@ from tocsin.domain.delivery import Channel, History
 from tocsin.domain.event import Event, Recipient
 from tocsin.storage.accepted_rows import CONTENT, event_of, recipients_of
 from tocsin.storage.database import cursor
+from tocsin.storage.flight_parts import Walk
 from tocsin.storage.id_ranges import of_event
 from tocsin.storage.moments import ms_of
 
@@ -27,7 +28,9 @@ where delivery.status in ('SCHEDULED', 'QUEUED', 'RETRYING', 'SENDING')
 order by delivery.id limit %s
 """
 
-_EVENTS: Final = f"select id, {', '.join(CONTENT)}, accepted_at, recipients, cancelled_at is not null from events"  # noqa: S608
+_EVENTS: Final = (
+    f"select id, {', '.join(CONTENT)}, horizon, accepted_at, recipients, cancelled_at is not null from events"  # noqa: S608
+)
 
 _UNFINISHED: Final = f"""
 {_EVENTS} where status in ('PENDING', 'PROCESSING') and accepted_at is not null and id > %s order by id limit %s
@@ -45,6 +48,14 @@ where event.status = 'COMPLETED' and event.accepted_at is not null and event.exp
   and event.completed_at > least(
     (select max(drained_at) from witnesses), tocsin_time(%s)
   ) - interval '1 minute'
+"""
+
+_NAMED: Final = """
+select id, routed_at is not null, (extract(epoch from read_at) * 1000)::bigint from notifications
+where id = any(%s::uuid[])
+"""
+_COUNTED: Final = """
+select count(*) from notifications where id between %s and %s and event_id = %s::uuid and routed_at is not null
 """
 
 
@@ -66,11 +77,17 @@ class OpenRow:
 
 @dataclass(frozen=True, slots=True)
 class StoredEvent:
-    """An event with the people it is for."""
+    """An event with the people it is for; of its audience how far it was read."""
 
     event: Event
     recipients: Sequence[Recipient]
     cancelled: bool
+    horizon: str
+
+    @property
+    def walk(self) -> Walk | None:
+        """How its audience goes on."""
+        return Walk(len(self.recipients), self.horizon) if self.event.audience else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +102,9 @@ class KnownDelivery:
 
 @dataclass(frozen=True, slots=True)
 class Unrouted:
-    """Whose notifications of an event are not stored as made: the people by notification, how many others are stored,
-    what is known of their deliveries all the same, and when they read it (ms)."""
+    """Whose notifications of an event are not stored as made: the people by notification, of those who were named; how
+    many others are stored, those of its audience among them; what is known of their deliveries all the same, and when
+    they read it (ms)."""
 
     people: Mapping[UUID, Recipient]
     routed: int
@@ -122,30 +140,28 @@ def unrouted(stored: StoredEvent) -> Unrouted:
     """Whose notifications of an event are not stored as made."""
     event = stored.event.id
     people = {ids.notification_id(event, person.id): person for person in stored.recipients}
-    read_ms: dict[UUID, int] = {}
-    first, last = of_event(event)
-    routed = 0
+    ends = of_event(event)
     with cursor() as query:
-        query.execute("select id, routed_at, read_at from notifications where id between %s and %s", (first, last))
-        for note, routed_at, read_at in query.fetchall():
-            if note not in people:
-                continue
-            if routed_at is not None:
-                del people[note]
-                routed += 1
-            elif read_at is not None:
-                read_ms[note] = ms_of(read_at)
+        query.execute(_NAMED, (list(map(str, people)),))
+        rows = query.fetchall()
+        made = {note for note, is_routed, _ in rows if is_routed}
+        routed = len(made)
+        if stored.event.audience:
+            query.execute(_COUNTED, (*map(str, ends), str(event)))
+            (routed,) = query.fetchone()
+        left = {note: person for note, person in people.items() if note not in made}
+        read_ms = {note: int(at_ms) for note, _, at_ms in rows if note in left and at_ms is not None}
         query.execute(
             "select notification_id, step, channel, history from deliveries"
             " where id between %s and %s and event_id is null",
-            (first, last),
+            ends,
         )
         known = [
             KnownDelivery(note, step, Channel(channel), history)
             for note, step, channel, history in query.fetchall()
-            if note in people
+            if note in left
         ]
-    return Unrouted(people, routed, known, read_ms)
+    return Unrouted(left, routed, known, read_ms)
 
 
 def _stored_events(statement: str, values: tuple[Any, ...]) -> list[StoredEvent]:
@@ -155,9 +171,9 @@ def _stored_events(statement: str, values: tuple[Any, ...]) -> list[StoredEvent]
 
 
 def _stored_event(row: Sequence[Any]) -> StoredEvent:
-    *told, accepted_at, recipients, cancelled = row
+    *told, horizon, accepted_at, recipients, cancelled = row
     named = dict(zip(("id", *CONTENT), told, strict=True)) | {"accepted_ms": ms_of(accepted_at)}
-    return StoredEvent(event_of(named), recipients_of(recipients or []), cancelled)
+    return StoredEvent(event_of(named), recipients_of(recipients or []), cancelled, horizon or "")
 
 
 def _open_row(

@@ -18,6 +18,7 @@ from tocsin.storage.accepted_rows import CONTENT, event_of, recipients_of
 from tocsin.storage.audit import audit
 from tocsin.storage.by import By
 from tocsin.storage.database import cursor
+from tocsin.storage.flight_parts import Walk, text_of_walk
 from tocsin.storage.id_ranges import of_event
 from tocsin.storage.keys import Keys
 from tocsin.storage.moments import ms_of
@@ -25,8 +26,10 @@ from tocsin.storage.redis import told
 from tocsin.storage.scripts import Scripts
 from tocsin.storage.transactions import in_transaction
 
-_ROUTED: Final = """
-select id from notifications where id between %s::uuid and %s::uuid and event_id = %s::uuid and routed_at is not null
+_ROUTED: Final = "select id from notifications where id = any(%s::uuid[]) and routed_at is not null"
+_COUNTED: Final = """
+select count(*) from notifications
+where id between %s::uuid and %s::uuid and event_id = %s::uuid and routed_at is not null
 """
 _BEGIN: Final = """
 update events set generation = %s, status = %s, error = null, completed_at = null
@@ -36,11 +39,13 @@ where id = %s::uuid and generation < %s
 
 @dataclass(frozen=True, slots=True)
 class NextGeneration:
-    """An event as it is entered once more, the people left, and how many were routed before."""
+    """An event as it is entered once more, the people left of those who were named, how many were routed before, and
+    how its audience goes on."""
 
     event: Event
     people: Sequence[Recipient]
     before: int
+    walk: Walk | None
 
 
 Enter = Callable[[NextGeneration], str]
@@ -66,7 +71,7 @@ class Reentry:
         people = (person.model_dump_json(exclude_none=True) for person in again.people)
         mandatory = "1" if event.mandatory else "0"
         told_of = (event.id, event.model_dump_json(), event.type, mandatory, event.generation, seen, again.before)
-        return str(await self._scripts.run("reenter", *told_of, *people))
+        return str(await self._scripts.run("reenter", *told_of, text_of_walk(again.walk), *people))
 
 
 def reenter(event: UUID, by: By, enter: Enter) -> str:
@@ -96,13 +101,18 @@ def _reenter(identifier: UUID, by: By, enter: Enter) -> str:
 
 
 def _again(row: models.Event) -> NextGeneration:
-    first, last = of_event(row.id)
-    with cursor() as query:
-        query.execute(_ROUTED, (str(first), str(last), str(row.id)))
-        routed = {note for (note,) in query.fetchall()}
     everybody = recipients_of(row.recipients)
-    left = [person for person in everybody if ids.notification_id(row.id, person.id) not in routed]
+    notes = {person.id: ids.notification_id(row.id, person.id) for person in everybody}
+    walk = Walk(len(everybody), row.horizon or "") if row.audience else None
+    with cursor() as query:
+        query.execute(_ROUTED, (list(map(str, notes.values())),))
+        routed = {note for (note,) in query.fetchall()}
+        before = len(routed)
+        if walk:
+            query.execute(_COUNTED, (*map(str, of_event(row.id)), str(row.id)))
+            (before,) = query.fetchone()
+    left = [person for person in everybody if notes[person.id] not in routed]
     content = {name: getattr(row, name) for name in ("id", *CONTENT)}
     event = event_of({**content, "accepted_ms": ms_of(row.accepted_at)})
     following = event.model_copy(update={"generation": event.generation + 1})
-    return NextGeneration(following, left, len(everybody) - len(left))
+    return NextGeneration(following, left, before, walk)

@@ -125,11 +125,11 @@ async def test_an_event_is_fanned_out_page_by_page_and_says_when_it_is_complete(
     users = [f"u{number}" for number in range(250)]
     event = an_event(Step(Channel.IN_APP, 0), recipient_count=250)
     await bench.flights.accept(event, people(*users), None)
-    pages = [await bench.flights.take_page(event, cursor) for cursor in (0, 100, 200)]
+    pages = [await bench.flights.take_page(event, cursor) for cursor in ("0", "100", "200")]
     assert [(page.state, page.cursor, page.chunk) for page in pages] == [
-        ("more", 100, 0),
-        ("more", 200, 1),
-        ("last", 250, 2),
+        ("more", "100", 0),
+        ("more", "200", 1),
+        ("last", "250", 2),
     ]
     for chunk in (2, 0, 1):
         chunk_users = [person.id for person in await bench.flights.chunk(event.id, chunk)]
@@ -144,23 +144,23 @@ async def test_an_event_is_fanned_out_page_by_page_and_says_when_it_is_complete(
 async def test_a_page_is_made_once_by_two_that_ask_for_it(bench: Bench) -> None:
     event = an_event()
     await bench.flights.accept(event, people(*(f"u{number}" for number in range(150))), None)
-    first, second = await asyncio.gather(bench.flights.take_page(event, 0), bench.flights.take_page(event, 0))
+    first, second = await asyncio.gather(bench.flights.take_page(event, "0"), bench.flights.take_page(event, "0"))
     assert {first.state, second.state} == {"more", "moved"}
 
 
 async def test_fan_out_pauses_while_twenty_chunks_are_open(bench: Bench) -> None:
     event = an_event(Step(Channel.IN_APP, 0))
     await bench.flights.accept(event, people(*(f"u{number}" for number in range(2_100))), None)
-    cursor = 0
+    cursor = "0"
     while (page := await bench.flights.take_page(event, cursor)).state == "more":
         cursor = page.cursor
-    assert (page.state, page.cursor) == ("pause", 2_000)
+    assert (page.state, page.cursor) == ("pause", "2000")
 
 
 async def test_a_chunk_is_routed_once_by_two_that_try(bench: Bench) -> None:
     event = an_event()
     await bench.flights.accept(event, people("u1"), None)
-    await bench.flights.take_page(event, 0)
+    await bench.flights.take_page(event, "0")
     routings = [routing(event, "u1")]
     answers = await asyncio.gather(*(bench.flights.route(event, 0, routings) for _ in range(2)))
     assert sum(answer is not None for answer in answers) == 1
@@ -534,7 +534,7 @@ async def test_a_withdrawal_between_claim_and_begin_stops_the_send(bench: Bench)
 async def test_a_chunk_that_is_given_up_does_not_keep_the_others_waiting(bench: Bench) -> None:
     event = an_event(Step(Channel.IN_APP, 0))
     await bench.flights.accept(event, people(*(f"u{number}" for number in range(2_100))), None)
-    cursor = 0
+    cursor = "0"
     while (page := await bench.flights.take_page(event, cursor)).state == "more":
         cursor = page.cursor
     assert page.state == "pause"

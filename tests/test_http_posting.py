@@ -156,7 +156,7 @@ async def test_each_bad_value_has_its_own_problem_field_and_mend(
     assert body["errors"][0] == {"code": code, "field": field, "detail": body["detail"], "mend": body["mend"]}
 
 
-@pytest.mark.parametrize("field", ["topics", "segment", "filters", "template", "data", "sendAt", "key", "signature"])
+@pytest.mark.parametrize("field", ["filters", "template", "data", "sendAt", "key", "signature"])
 async def test_what_is_not_built_is_refused_and_not_described(served: Served, field: str) -> None:
     body = await refused(served, 422, "not_available", **EVENT, recipients=[ASHA], **{field: None})
     assert body["field"] == f"/{field}"
@@ -349,12 +349,12 @@ async def test_a_bulk_of_which_nothing_is_accepted_is_refused(served: Served) ->
 
 
 async def test_an_event_of_a_bulk_that_cannot_be_read_stops_no_other(served: Served) -> None:
-    events = [{**EVENT, "topics": []}, {**EVENT, "recipients": [ASHA]}, 5, {**EVENT, "recipients": [{"id": 7}]}]
+    events = [{**EVENT, "template": "t"}, {**EVENT, "recipients": [ASHA]}, 5, {**EVENT, "recipients": [{"id": 7}]}]
     answer = await served.api.post("/api/notifications/bulk", json={"notifications": events})
     assert answer.status_code == 202, answer.text
     told = [(item["index"], item["status"], item["problem"] or {}) for item in answer.json()["results"]]
     assert [(index, status, problem.get("code"), problem.get("field")) for index, status, problem in told] == [
-        (0, 422, "not_available", "/topics"),
+        (0, 422, "not_available", "/template"),
         (1, 202, None, None),
         (2, 422, "wrong_type", ""),
         (3, 422, "wrong_type", "/recipients/0/id"),
@@ -362,9 +362,9 @@ async def test_an_event_of_a_bulk_that_cannot_be_read_stops_no_other(served: Ser
 
 
 async def test_a_bulk_of_which_no_event_can_be_read_names_the_first_place(served: Served) -> None:
-    events = [{**EVENT, "topics": []}, {}]
+    events = [{**EVENT, "template": "t"}, {}]
     answer = await served.api.post("/api/notifications/bulk", json={"notifications": events})
-    assert problem_of(answer, 422, "not_available")["field"] == "/notifications/0/topics"
+    assert problem_of(answer, 422, "not_available")["field"] == "/notifications/0/template"
     for body in ({"notifications": []}, {"notifications": 5}, {"events": []}):
         assert (await served.api.post("/api/notifications/bulk", json=body)).status_code == 422
 

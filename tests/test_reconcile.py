@@ -53,7 +53,7 @@ class Scene:
     async def routed(self, event: Event, *users: str) -> list[UUID]:
         """The notifications of an event that is stored and in motion."""
         await self.store.accept(event, people(*users), None)
-        page = await self.store.flights.take_page(event, 0)
+        page = await self.store.flights.take_page(event, "0")
         assert page.chunk is not None
         routings = [routing(event, user) for user in users]
         await self.store.flights.route(event, page.chunk, routings)
@@ -302,7 +302,7 @@ async def test_an_event_that_stands_still_goes_on(scene: Scene) -> None:
         await scene.redis.zrem(scene.keys.due, f"e:{event.id}")
         report = await scene.run()
         assert (report.checks["events"].before, report.checks["events"].after) == (1, 0)
-        page = await scene.store.flights.take_page(event, 0)
+        page = await scene.store.flights.take_page(event, "0")
         assert page.chunk is not None
         await scene.redis.zrem(scene.keys.due, f"c:{event.id}:{page.chunk}")
         report = await scene.run()
@@ -315,7 +315,7 @@ async def test_an_event_that_redis_lost_goes_on_with_whom_it_had_not_reached(sce
     users = [f"u{number}" for number in range(150)]
     async with scene.draining():
         await scene.store.accept(event, people(*users), None)
-        page = await scene.store.flights.take_page(event, 0)
+        page = await scene.store.flights.take_page(event, "0")
         await scene.store.flights.route(event, page.chunk or 0, [routing(event, user) for user in users[:100]])
         await scene.store.settled()
         await old(scene)
@@ -334,7 +334,7 @@ async def test_an_event_that_redis_lost_with_its_flights_goes_on_too(scene: Scen
     users = [f"u{number}" for number in range(150)]
     async with scene.draining():
         await scene.store.accept(event, people(*users), None)
-        page = await scene.store.flights.take_page(event, 0)
+        page = await scene.store.flights.take_page(event, "0")
         routings = [routing(event, user) for user in users[:100]]
         await scene.store.flights.route(event, page.chunk or 0, routings)
         await old(scene)
@@ -353,7 +353,7 @@ async def test_an_event_that_redis_lost_and_somebody_withdrew_comes_to_its_end_a
     event = an_event(SOON, recipient_count=50)
     async with scene.draining():
         await scene.store.accept(event, people(*FIFTY), None)
-        await scene.store.flights.take_page(event, 0)
+        await scene.store.flights.take_page(event, "0")
         await scene.store.cancel(event.id, "changed plans", "tests", event.accepted_ms)
         await old(scene)
         await scene.lose_event(event)

@@ -87,7 +87,7 @@ async def test_nothing_more_changes_however_often_a_script_is_sent(bench: Bench,
     flights, users = bench.flights, ("u1", "u2", "u3")
     await bench.profiles.keep([Contact(id=user, email=f"{user}@example.org", version=1) for user in users])
     await flights.accept(event, people(*users), None)
-    assert (await flights.take_page(event, 0)).state == "gone"
+    assert (await flights.take_page(event, "0")).state == "gone"
     await flights.back_off(f"c:{event.id}:0", event.id, error=None)
     await flights.back_off(f"c:{event.id}:0", event.id, error="ValueError")
     assert await flights.route(event, 0, [routing(event, user) for user in users]) is None
@@ -127,7 +127,7 @@ async def test_a_failure_counts_once_though_it_is_told_twice(bench: Bench, twice
 async def test_work_whose_event_is_gone_is_no_work(bench: Bench, clock: Clock) -> None:
     event = an_event()
     await bench.flights.accept(event, people("u1"), None)
-    await bench.flights.take_page(event, 0)
+    await bench.flights.take_page(event, "0")
     await bench.client.zadd(bench.keys.due, {f"e:{event.id}": 0})
     await bench.client.delete(bench.keys.event(event.id))
     clock.advance(LATER_MS)
@@ -228,8 +228,8 @@ async def test_a_claim_that_comes_again_names_nothing_that_another_holds(bench: 
 async def test_a_page_that_comes_again_is_not_made_again(bench: Bench) -> None:
     event = an_event(Step(Channel.IN_APP, 0))
     await bench.flights.accept(event, people(*(f"u{number}" for number in range(150))), None)
-    resend = await again(bench, "fan_out", bench.flights.take_page(event, 0))
-    await bench.flights.take_page(event, 100)
+    resend = await again(bench, "fan_out", bench.flights.take_page(event, "0"))
+    await bench.flights.take_page(event, "100")
     assert (await resend())[0] == "gone"
     assert [len(await bench.flights.chunk(event.id, number)) for number in range(3)] == [100, 50, 0]
 
@@ -283,7 +283,7 @@ async def test_what_broke_off_half_way_is_done_when_it_is_called_again(bench: Be
     await bench.client.set(bench.keys.chunk(event.id, 0), "in the way")
     await bench.client.rpush(f"t:recipients:{event.id}", "left of another try")
     await bench.flights.accept(event, people("u1", "u2"), None)
-    page = await bench.flights.take_page(event, 0)
+    page = await bench.flights.take_page(event, "0")
     assert page.chunk == 0
     assert [person.id for person in await bench.flights.chunk(event.id, 0)] == ["u1", "u2"]
 
@@ -295,4 +295,4 @@ async def test_an_event_whose_entry_broke_off_can_be_entered_again(bench: Bench,
         await bench.flights.accept(event, people("u1"), None)
     await bench.client.delete(bench.keys.due)
     assert await bench.flights.accept(event, people("u1"), None)
-    assert (await bench.flights.take_page(event, 0)).state == "last"
+    assert (await bench.flights.take_page(event, "0")).state == "last"

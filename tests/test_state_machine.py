@@ -145,7 +145,7 @@ class Machine(RuleBasedStateMachine):
         self.world.users[event.id] = tuple(f"u{number}" for number in range(count))
         self.do(self.bench.flights.accept(event, people(*self.world.users[event.id]), None))
         if whole:
-            self.do(self.bench.flights.take_page(event, 0))
+            self.do(self.bench.flights.take_page(event, "0"))
             self._route(event)
 
     def read(self, place: int, _: bool) -> None:
@@ -163,7 +163,7 @@ class Machine(RuleBasedStateMachine):
     # What actors do. A message that is doubled, lost or late is one of these calls made twice, never or late.
 
     def fan_out(self, place: int, flag: bool) -> None:
-        self.do(self.bench.flights.take_page(_pick(self.world.events, place), int(flag)))
+        self.do(self.bench.flights.take_page(_pick(self.world.events, place), str(int(flag))))
 
     def route(self, place: int, _: bool) -> None:
         self._route(_pick(self.world.events, place))
@@ -333,7 +333,7 @@ class Machine(RuleBasedStateMachine):
     def _drive_to_quiet(self) -> None:
         for _ in range(60):
             for event in self.world.events:
-                self.do(self.bench.flights.take_page(event, 0))
+                self.do(self.bench.flights.take_page(event, "0"))
                 self._route(event)
             self.advance(LEASE_MS + 1)
             self.escalate()

@@ -49,7 +49,7 @@ function listing(events) {
     statusMark(event.notificationPriority),
     make("span", null, strategy(event), make("span.sub", null, event.channels.map(channelName).join(", "))),
     make("div.marks", null, statusMark(event.status), event.cancelledAt ? statusMark("WITHDRAWN") : null),
-    String(event.counts.recipients),
+    String(event.counts.recipients ?? "…"),
     String(event.counts.read),
     bar(event.counts.deliveries),
   ]]));

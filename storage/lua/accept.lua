@@ -1,12 +1,14 @@
 -- Takes an event in: its content, its recipients, its place in `due`, and its fact where Postgres has it not yet.
--- ARGV: namespace, event, content, type, mandatory, guard_ms, fact or '', 1 when these are all recipients, again, then
---       the recipients as JSON. Where they are all, what Redis does not know as given inline was not. `again` is '', or
---       after a loss "<how many were routed before>|<'exact' or 'doubt'>" (route.lua).
+-- ARGV: namespace, event, content, type, mandatory, guard_ms, fact or '', 1 when these are all recipients, again,
+--       audience, then the recipients as JSON. Where they are all, what Redis does not know as given inline was not.
+--       `again` is '', or after a loss "<how many were routed before>|<'exact' or 'doubt'>" (route.lua); `audience` is ''
+--       for an event that has none, else "<how many recipients were named>|<horizon>" (fan_out.lua).
 -- Answers 1, or 0 when the event is there already (this call was sent before); one that has fallen out of `due` is
 -- entered there again.
 
 local event, content, kind, mandatory, guard, fact = ARGV[2], ARGV[3], ARGV[4], ARGV[5], tonumber(ARGV[6]), ARGV[7]
 local before, again = string.match(ARGV[9], '^(%d+)|(.+)$')
+local named, horizon = string.match(ARGV[10], '^(%d+)|(.*)$')
 local key = ns .. ':event:' .. event
 -- Postgres counts how often an event was entered; what is told of it says which time it is (event.lua).
 local generation = string.match(content, '^{"id":"[^"]*","generation":(%d+)') or '0'
@@ -28,14 +30,17 @@ end
 -- the rest, for until it is there this call can be made again.
 redis.call('ZADD', ns .. ':due', int(now + guard), 'e:' .. event)
 redis.call('DEL', ns .. ':recipients:' .. event)
-for first = 10, #ARGV, 100 do
+for first = 11, #ARGV, 100 do
   redis.call('RPUSH', ns .. ':recipients:' .. event, unpack(ARGV, first, math.min(first + 99, #ARGV)))
 end
 redis.call('HSET', key, 'content', content, 'type', kind, 'mandatory', mandatory,
-  'size', int(#ARGV - 9), 'cursor', '0', 'chunks', '0', 'routed', '0', 'fanned', '0', 'whole', ARGV[8],
+  'size', int(#ARGV - 10), 'cursor', '0', 'chunks', '0', 'routed', '0', 'fanned', '0', 'whole', ARGV[8],
   'generation', generation)
 if again then
   redis.call('HSET', key, 'before', before, 'again', again)
+end
+if named then
+  redis.call('HSET', key, 'audience', '1', 'named', named, 'horizon', horizon)
 end
 redis.call('PERSIST', key)
 if fact ~= '' then

@@ -1,7 +1,7 @@
 -- Enters an event that was given up once more, with those of its people who were not routed. Numbers of chunks go on,
 -- so that a call that is still on its way to an old one meets no new one.
 -- ARGV: namespace, event, content, type, mandatory, generation, how many chunks were routed when it was looked at or
---       '', how many people were routed before, then the recipients as JSON.
+--       '', how many people were routed before, audience as in accept.lua, then the recipients as JSON.
 -- Answers 'entered', 'there' when it was entered so before, 'busy' while something of it is in motion or was a moment
 -- ago, or 'cancelled'.
 
@@ -20,7 +20,7 @@ elseif redis.call('ZSCORE', ns .. ':due', 'e:' .. event) or open_chunks(event) >
 end
 redis.call('ZADD', ns .. ':due', int(now), 'e:' .. event)
 redis.call('DEL', ns .. ':recipients:' .. event)
-for first = 9, #ARGV, 100 do
+for first = 10, #ARGV, 100 do
   redis.call('RPUSH', ns .. ':recipients:' .. event, unpack(ARGV, first, math.min(first + 99, #ARGV)))
 end
 -- What was given up is in the recipients again.
@@ -34,8 +34,12 @@ for _, field in ipairs(redis.call('HKEYS', key)) do
   end
 end
 local chunks = state[3] or '0'
-redis.call('HSET', key, 'content', ARGV[3], 'type', ARGV[4], 'mandatory', ARGV[5], 'size', int(#ARGV - 8),
+redis.call('HSET', key, 'content', ARGV[3], 'type', ARGV[4], 'mandatory', ARGV[5], 'size', int(#ARGV - 9),
   'cursor', '0', 'chunks', chunks, 'routed', chunks, 'given_up', '0', 'fanned', '0', 'whole', '0', 'before', ARGV[8],
   'generation', int(generation))
+local named, horizon = string.match(ARGV[9], '^(%d+)|(.*)$')
+if named then
+  redis.call('HSET', key, 'audience', '1', 'named', named, 'horizon', horizon)
+end
 redis.call('PERSIST', key)
 return 'entered'

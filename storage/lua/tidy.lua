@@ -42,13 +42,14 @@ end
 
 local function look_at_event(event, may_go)
   local key = event_key(event)
-  local state = redis.call('HMGET', key, 'cursor', 'fanned', 'chunks', 'routed')
+  local state = redis.call('HMGET', key, 'cursor', 'fanned', 'chunks', 'routed', 'audience')
   if not state[1] then
     return 'absent' -- its content alone may be there, for deliveries of it (content.lua)
   elseif redis.call('PTTL', key) > 0 then
     return 'ok'
   elseif state[2] == '0' then
-    if redis.call('EXISTS', ns .. ':recipients:' .. event) == 0 then
+    -- Of an audience it may be that nobody was named.
+    if not state[5] and redis.call('EXISTS', ns .. ':recipients:' .. event) == 0 then
       return 'lost'
     end
     return is_due('e:' .. event) and 'ok' or enter('e:' .. event)

@@ -1,41 +1,41 @@
-"""Which of the user ids in a request are known, without asking Postgres again for those it just knew."""
+"""Which user ids, or topics, of a request are known, without asking Postgres again for those it just knew."""
 
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from tocsin.domain.errors import PostgresAway
-from tocsin.storage import users
 from tocsin.storage.store import Store
 
 _FRESH_S: Final = 30.0
 _MOST: Final = 50_000
 
 
-class KnownUsers:
-    """Remembers for half a minute who is known; who is not is looked up each time, so a new user counts at once."""
+class Known:
+    """Remembers for half a minute what is known; what is not is looked up each time, so a new user counts at once."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, known: Callable[[Sequence[str]], set[str]]) -> None:
         self._store = store
+        self._known = known
         self._until: OrderedDict[str, float] = OrderedDict()
 
     async def unknown(self, asked: Sequence[str]) -> set[str]:
-        """Those of `asked` that are not known. Nobody is while Postgres is away: the actors then find out."""
+        """Those of `asked` that are not known. None is while Postgres is away: the actors then find out."""
         now_s = time.monotonic()
         doubtful = [user for user in asked if self._until.get(user, 0.0) < now_s]
         if not doubtful:
             return set()
         try:
-            found: set[str] = await self._store.postgres.call(users.known, doubtful)
+            found: set[str] = await self._store.postgres.call(self._known, doubtful)
         except PostgresAway:
             return set()
         self._remember(found, now_s + _FRESH_S)
         return set(doubtful) - found
 
-    def forget(self, user: str) -> None:
-        """Looks `user` up anew, after a change."""
-        self._until.pop(user, None)
+    def forget(self, name: str) -> None:
+        """Looks `name` up anew, after a change."""
+        self._until.pop(name, None)
 
     def _remember(self, found: set[str], until_s: float) -> None:
         for user in found:

@@ -1,0 +1,85 @@
+"""The walk of one fan-out through the audience of an event: pages from Postgres, cut into what one script takes.
+
+Recipients who were named come first and are left out here. Up to the horizon, which is where an event came to before
+Redis was lost or before a replay, so is whoever was routed then.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+from tocsin.domain import ids
+from tocsin.domain.audience import Audience
+from tocsin.domain.event import Event
+from tocsin.storage import audience
+from tocsin.storage.flight_parts import IN_AUDIENCE, Progress, Walked
+from tocsin.storage.scripts import MOST_ITEMS
+from tocsin.storage.store import Store
+
+PAGE: Final = 1_000
+"""How many people one statement finds: few enough to be held by the hundred, many enough not to wait for Postgres."""
+
+_Person = tuple[str, str]
+
+
+class AudienceWalk:
+    """Hands out the people behind a cursor, reading a page whenever the last one is used up."""
+
+    def __init__(self, store: Store, event: Event, progress: Progress) -> None:
+        self._store = store
+        self._event = event
+        self._audience = event.audience or Audience()
+        self._progress = progress
+        self._cursor = ""
+        self._page = audience.People([], last=False)
+        self._named: frozenset[str] | None = None
+
+    async def following(self, cursor: str) -> Walked:
+        """The people who come next. Raises PostgresAway."""
+        if cursor != self._cursor or not self._page.found:
+            after = cursor.removeprefix(IN_AUDIENCE)
+            of = audience.Wanted(self._event.id, self._event.type, self._audience)
+            self._page = await self._store.postgres.call(audience.page, of, after, PAGE)
+        some, rest = self._cut(self._page.found)
+        reached = f"{IN_AUDIENCE}{some[-1][0]}" if some else cursor
+        self._page = audience.People(rest, self._page.last)
+        self._cursor = reached
+        beyond = not some or some[0][0] > self._progress.horizon
+        wanted = await self._wanted(some, beyond=beyond)
+        return Walked([entry for _, entry in wanted], reached, self._page.last and not rest, beyond)
+
+    def _cut(self, people: Sequence[_Person]) -> tuple[Sequence[_Person], Sequence[_Person]]:
+        """The first of `people`, at most a chunk of them and all on one side of the horizon; and the others."""
+        horizon = self._progress.horizon
+        size = min(len(people), MOST_ITEMS)
+        before = sum(user <= horizon for user, _ in people[:size])
+        size = before or size
+        return people[:size], people[size:]
+
+    async def _wanted(self, people: Sequence[_Person], *, beyond: bool) -> Sequence[_Person]:
+        named = await self._named_ones()
+        if named:
+            people = [person for person in people if person[0] not in named]
+        return people if beyond or not people else await self._not_reached_before(people)
+
+    async def _named_ones(self) -> frozenset[str]:
+        if self._named is None:
+            self._named = frozenset()
+            if self._progress.named:
+                self._named = frozenset(await self._store.flights.named(self._event.id))
+            if self._progress.named > len(self._named):
+                # Of an event that goes on after a loss only those are entered who are still to be reached.
+                stored = await self._store.postgres.call(audience.named_in, self._event.id)
+                self._named |= frozenset(stored)
+        return self._named
+
+    async def _not_reached_before(self, people: Sequence[_Person]) -> Sequence[_Person]:
+        """Those whose notifications are still to be made. What else is known of them is put where route looks; what of
+        it is open reconciliation puts back into motion, for it knows when nobody does that already."""
+        event, users = self._event.id, [user for user, _ in people]
+        known = await self._store.postgres.call(audience.before, event, users)
+        notes = {user: str(ids.notification_id(event, user)) for user in users}
+        moving = await self._store.motion.flights(list(notes.values()))
+        refilling = self._store.refilling()
+        await refilling.mark_read(known.read_ms)
+        await refilling.mark_known(self._event, known.known)
+        return [(user, entry) for user, entry in people if user not in known.routed and notes[user] not in moving]
