@@ -38,7 +38,7 @@ function head(event) {
 }
 
 function counts(found) {
-  const numbers = [["People", found.recipients], ["Notifications", found.notifications], ["Read", found.read],
+  const numbers = [["People", found.recipients ?? found.matched ?? "…"], ["Notifications", found.notifications], ["Read", found.read],
     ...standings(found.deliveries).filter(([status]) => status !== "SUPPRESSED").map(([status, count]) => [words(status), count]),
     ...Object.entries(found.suppressed).map(([reason, count]) => [`Suppressed: ${words(reason).toLowerCase()}`, count])];
   if (found.unknown) numbers.push(["Unknown ids", found.unknown]);
