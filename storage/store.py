@@ -16,6 +16,7 @@ from tocsin.domain.event import Contact, Event, Recipient
 from tocsin.domain.settings import Settings
 from tocsin.storage import bad_facts, installation, queries, users
 from tocsin.storage.accepted import Accepted, Idempotency
+from tocsin.storage.attempts import Attempts
 from tocsin.storage.breakers import Breakers
 from tocsin.storage.by import By
 from tocsin.storage.calls import Calls
@@ -67,6 +68,7 @@ class Store:
             settings.breaker.failures, settings.breaker.rest, settings.breaker.cap, settings.breaker.successes
         )
         self.flights = Flights(client, scripts, keys, inbox, breaker)
+        self.attempts = Attempts(scripts, breaker)
         self.breakers = Breakers(client, keys)
         self.motion = Motion(client, scripts, keys)
         self.facts = Journal(client, keys, scripts)

@@ -41,26 +41,12 @@ local function opted_out(flight)
 end
 
 local function hindrance(flight)
-  if flight.read > 0 then
-    return 'CANCELLED', 'read'
-  elseif is_cancelled(flight.event) then
-    return 'CANCELLED', 'cancelled'
+  local why = unwanted(flight)
+  if why then
+    return 'CANCELLED', why
   elseif opted_out(flight) then
     return 'SUPPRESSED', 'opted_out'
   end
-end
-
--- A lease that ran out while the provider was called: nobody knows. The step goes on as another attempt or ends.
-local function lose(flight, step)
-  local reason = step.token == LOST and 'redis_lost' or 'lease_lost'
-  tell_move(flight.id, step, step.attempt, 'UNCERTAIN', because(reason))
-  if not resend or step.attempt % attempts == 0 then
-    end_step(flight, step)
-    return false
-  end
-  step.attempt, step.status, step.time, step.lost = step.attempt + 1, 'R', now, reason
-  tell_move(flight.id, step, step.attempt, 'RETRYING', because_until(reason, now))
-  return true
 end
 
 local claimed = {}
@@ -83,7 +69,7 @@ local function try(entry, critical, sparing)
   if sparing and step.status ~= 'G' and step.attempt % attempts == 0 then
     return true
   end
-  local alive = step.status ~= 'G' or lose(flight, step)
+  local alive = step.status ~= 'G' or end_lease(flight, step, attempts, resend)
   if alive then
     local status, reason = hindrance(flight)
     if status then
