@@ -163,10 +163,14 @@ class Store:
         Unavailable, KeyMismatch and StillRunning."""
         if idempotency is None:
             return await self._accept(event, recipients, None)
-        with suppress(RedisAway):
+        try:
             earlier = await self.repeats.begin(idempotency)
-            if earlier is not None:
-                return Taken("postgres", earlier)
+        except RedisAway:
+            earlier = None
+            with suppress(PostgresAway):
+                await self.keeper.store_resting()
+        if earlier is not None:
+            return Taken("postgres", earlier)
         try:
             taken = await self._accept(event, recipients, idempotency)
         except (RedisAway, CancelledError):

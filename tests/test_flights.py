@@ -335,6 +335,16 @@ async def test_a_read_between_claim_and_begin_stops_the_send(bench: Bench) -> No
     assert await bench.attempts.begin(claims, "t1", lease_ms=LEASE_MS, detail={}) == [False]
 
 
+async def test_an_opt_out_between_claim_and_begin_stops_the_send(bench: Bench) -> None:
+    await routed(bench.flights, an_event(Step(Channel.SMS, 0)), "u1", "u2")
+    claims = sorted(await bench.claim(Channel.SMS), key=lambda claim: claim.user)
+    await bench.profiles.keep([Contact(id="u1", opt_outs=("SMS",), version=2)])
+    assert await bench.attempts.begin(claims, "t1", lease_ms=LEASE_MS, detail={}) == [False, True]
+    await bench.attempts.release(claims[:1], "t1")
+    assert await bench.claim(Channel.SMS, "t2") == []
+    assert ("SMS", 1, "SUPPRESSED", {"reason": "opted_out"}) in await bench.moves()
+
+
 async def test_no_attempt_follows_a_read_that_came_while_sending(bench: Bench) -> None:
     (made,) = await routed(bench.flights, an_event(Step(Channel.SMS, 0)), "u1")
     (claim,) = await bench.sending(Channel.SMS)

@@ -18,33 +18,11 @@ end
 local breaker = load_breaker(ARGV[8])
 most = let_through(breaker, most)
 
-local types = {}
-local function type_of(event)
-  if not types[event] then
-    types[event] = redis.call('HMGET', ns .. ':event:' .. event, 'type', 'mandatory')
-  end
-  return types[event][1] or '', types[event][2] == '1'
-end
-
--- Off holds at the last moment too, whoever switched it off after the plan was made.
-local function opted_out(flight)
-  local off = redis.call('HGET', ns .. ':optouts', flight.user)
-  if not off then
-    return false
-  end
-  local kind, mandatory = type_of(flight.event)
-  if mandatory then
-    return false
-  end
-  return string.find(off, ',' .. channel .. ',', 1, true) ~= nil
-    or string.find(off, ',' .. channel .. '@' .. kind .. ',', 1, true) ~= nil
-end
-
 local function hindrance(flight)
   local why = unwanted(flight)
   if why then
     return 'CANCELLED', why
-  elseif opted_out(flight) then
+  elseif is_opted_out(flight, channel) then
     return 'SUPPRESSED', 'opted_out'
   end
 end

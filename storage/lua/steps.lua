@@ -1,8 +1,30 @@
--- How steps end, or go on, that nobody else brings to an end.
+-- What steps come to: what holds them back, and how they end that nobody else brings to an end.
 
 -- Why nothing more of a flight is to go out, or nil.
 local function unwanted(flight)
   return flight.read > 0 and 'read' or is_cancelled(flight.event) and 'cancelled' or nil
+end
+
+local types = {}
+local function type_of(event)
+  if not types[event] then
+    types[event] = redis.call('HMGET', ns .. ':event:' .. event, 'type', 'mandatory')
+  end
+  return types[event][1] or '', types[event][2] == '1'
+end
+
+-- Off holds at the last moment too, whoever switched it off after the plan was made.
+local function is_opted_out(flight, channel)
+  local off = redis.call('HGET', ns .. ':optouts', flight.user)
+  if not off then
+    return false
+  end
+  local kind, mandatory = type_of(flight.event)
+  if mandatory then
+    return false
+  end
+  return string.find(off, ',' .. channel .. ',', 1, true) ~= nil
+    or string.find(off, ',' .. channel .. '@' .. kind .. ',', 1, true) ~= nil
 end
 
 -- Cancels what waits of a flight; what is being sent goes on. Answers how many deliveries that were.
