@@ -8,13 +8,16 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
+from uuid import UUID
 
+from tocsin.actors.outcomes import send_rules
 from tocsin.actors.rounds import Round
-from tocsin.domain.delivery import Status
+from tocsin.domain.delivery import Channel, Status
 from tocsin.domain.event import Event
 from tocsin.storage import ledger, queries
 from tocsin.storage.flight_parts import OpenFlight
 from tocsin.storage.ledger import LockedDelivery, OpenDelivery
+from tocsin.storage.motion import Wrong
 from tocsin.storage.scripts import MOST_ITEMS
 from tocsin.storage.transactions import LOCKED_MS, in_transaction
 
@@ -62,10 +65,25 @@ async def _look(round_: Round, page: Sequence[OpenDelivery]) -> list[OpenDeliver
     wrong = await round_.store.motion.look(steps, mend=round_.mend)
     events = {delivery.notification: delivery.event for delivery in page}
     missing = {(each.notification, each.step) for each in wrong if each.what == "missing"}
+    if round_.mend:
+        await _end_leases(round_, [each for each in wrong if each.what == "ended"])
     for each in wrong:
         if each.what == "unindexed":
             round_.found_unindexed(each, events[each.notification])
     return [delivery for delivery in page if (delivery.notification, delivery.step) in missing]
+
+
+async def _end_leases(round_: Round, ended: Sequence[Wrong]) -> None:
+    """What a killed process left is ended by whoever claims it; while its provider rests nobody does."""
+    by_channel: dict[str, list[tuple[UUID, int]]] = defaultdict(list)
+    for each in ended:
+        by_channel[each.channel].append((UUID(each.notification), each.step))
+    for name, steps in by_channel.items():
+        channel = Channel(name)
+        rules = send_rules(round_.store.settings, channel)
+        await round_.store.attempts.end_leases(
+            channel, steps, attempts=rules.retry.attempts, resend=rules.resend_unknown
+        )
 
 
 async def _judge(round_: Round, lost: Sequence[OpenDelivery]) -> None:

@@ -4,8 +4,9 @@ from dataclasses import dataclass, replace
 
 from tocsin.channels.contract import Outcome, OutcomeKind
 from tocsin.domain.breaker import Health
-from tocsin.domain.delivery import Fact, Reason, Status
+from tocsin.domain.delivery import Channel, Fact, Reason, Status
 from tocsin.domain.retry import RetryRule
+from tocsin.domain.settings import Settings
 from tocsin.storage.flight_parts import Claim, Ending
 
 _NOT_ITSELF = frozenset({Reason.PROVIDER_DOWN, Reason.TIMEOUT, Reason.CONNECTION_LOST})
@@ -20,6 +21,17 @@ class SendRules:
     retry: RetryRule
     lease_ms: int
     resend_unknown: bool
+
+
+def send_rules(settings: Settings, channel: Channel) -> SendRules:
+    """The rules of S8 and of unknown outcomes (design §6) as they are set for `channel`."""
+    retry = settings.retry
+    section = {Channel.EMAIL: settings.email, Channel.PUSH: settings.push, Channel.SMS: settings.sms}[channel]
+    return SendRules(
+        retry=RetryRule(attempts=retry.attempts, base_ms=retry.base, cap_ms=retry.cap, jitter=retry.jitter),
+        lease_ms=settings.actors.lease,
+        resend_unknown=section.on_uncertain == "resend",
+    )
 
 
 def ending_of(claim: Claim, outcome: Outcome, provider: str, rules: SendRules, *, chance: float) -> Ending:

@@ -45,7 +45,7 @@ class Recorder:
         while self._waiting:
             batch = self._waiting[:together]
             try:
-                await self._store.flights.record([ending for ending, _ in batch])
+                await self._store.attempts.record([ending for ending, _ in batch])
             except Unavailable as error:
                 say("recording of outcomes", error)
                 await asyncio.sleep(_AWAY_S)

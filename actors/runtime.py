@@ -26,7 +26,7 @@ from tocsin.actors.fan_out import fan_out
 from tocsin.actors.jobs import Jobs
 from tocsin.actors.loop import Loop
 from tocsin.actors.metrics import SendCounters, StoredCounters
-from tocsin.actors.outcomes import SendRules
+from tocsin.actors.outcomes import send_rules
 from tocsin.actors.persist import Persister
 from tocsin.actors.rebuild import Rebuilder
 from tocsin.actors.reconcile import Reconciler
@@ -35,7 +35,6 @@ from tocsin.actors.send import Lane
 from tocsin.channels.contract import BuildContext, Sender, rate_of
 from tocsin.channels.registry import build_senders
 from tocsin.domain.delivery import Channel
-from tocsin.domain.retry import RetryRule
 from tocsin.domain.settings import Settings
 from tocsin.storage.keys import Keys
 from tocsin.storage.postgres import Postgres
@@ -200,14 +199,3 @@ class Runtime:
             logger.exception("the journal could not be left in order; others take it up")
         await self._alerts.close(_LEAST_S)
         await self._store.close()
-
-
-def send_rules(settings: Settings, channel: Channel) -> SendRules:
-    """The rules of S8 and of unknown outcomes (design §6) as they are set for `channel`."""
-    retry = settings.retry
-    section = {Channel.EMAIL: settings.email, Channel.PUSH: settings.push, Channel.SMS: settings.sms}[channel]
-    return SendRules(
-        retry=RetryRule(attempts=retry.attempts, base_ms=retry.base, cap_ms=retry.cap, jitter=retry.jitter),
-        lease_ms=settings.actors.lease,
-        resend_unknown=section.on_uncertain == "resend",
-    )

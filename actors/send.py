@@ -131,7 +131,7 @@ class Lane:
         # Taken off the list, so that no two runs carry the same claims.
         token = self._unanswered.pop() if self._unanswered else uuid4().hex
         try:
-            claims = await self._store.flights.claim(
+            claims = await self._store.attempts.claim(
                 self.channel,
                 token,
                 most,
@@ -220,7 +220,7 @@ class Lane:
         await self._record_all(without_address(claim) for claim, message in prepared.items() if message is None)
         missing = [claim for claim in claims if claim not in prepared]
         if missing:
-            await self._store.flights.release(missing, missing[0].token, delay_ms=_DATA_DELAY_MS, rate=self._rate)
+            await self._store.attempts.release(missing, missing[0].token, delay_ms=_DATA_DELAY_MS, rate=self._rate)
         return [(claim, message) for claim, message in prepared.items() if message is not None]
 
     async def _record_all(self, endings: Iterable[Ending]) -> None:
@@ -239,7 +239,7 @@ class Lane:
             return []
         detail = {"provider": self.sender.provider, "attempts": self._rules.retry.attempts}
         try:
-            begun = await self._store.flights.begin(
+            begun = await self._store.attempts.begin(
                 claims, claims[0].token, lease_ms=self._rules.lease_ms, detail=detail
             )
         except RedisLost as error:
@@ -262,7 +262,7 @@ class Lane:
         end_s = time.monotonic() + self._rules.lease_ms / 1000
         while claims and time.monotonic() < end_s:
             try:
-                await self._store.flights.release(claims, claims[0].token, delay_ms=delay_ms, rate=self._rate)
+                await self._store.attempts.release(claims, claims[0].token, delay_ms=delay_ms, rate=self._rate)
             except Unavailable as error:
                 say(f"handing back {self.channel}", error)
             else:

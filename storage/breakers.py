@@ -7,6 +7,7 @@ from typing import Any
 
 from loguru import logger
 
+from tocsin.domain.breaker import BreakerRules
 from tocsin.domain.delivery import Channel
 from tocsin.storage.keys import Keys
 from tocsin.storage.redis import told
@@ -36,9 +37,9 @@ class Breakers:
         return [each for name, text in sorted(found.items()) if (each := _resting(name, text)) is not None]
 
 
-def name_of(channel: Channel, provider: str | None) -> str:
+def name_of(rules: BreakerRules, channel: Channel, provider: str | None) -> str:
     """What a breaker is called in Redis; empty where there is none."""
-    return f"{channel}:{provider}" if provider else ""
+    return f"{channel}:{provider}" if provider and rules.failures else ""
 
 
 def say_changes(changes: Sequence[str]) -> None:

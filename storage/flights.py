@@ -6,16 +6,14 @@ from typing import Any, Final
 from uuid import UUID, uuid4
 
 from tocsin.domain.breaker import NEVER, BreakerRules
-from tocsin.domain.delivery import Channel, Fact, Reason
+from tocsin.domain.delivery import Channel
 from tocsin.domain.event import Event, Recipient
 from tocsin.domain.plan import Priority
 from tocsin.domain.rate import Rate
 from tocsin.storage import testimony
-from tocsin.storage.breakers import name_of, say_changes
+from tocsin.storage.breakers import name_of
 from tocsin.storage.flight_parts import (
     Again,
-    Claim,
-    Ending,
     InboxSettings,
     OpenFlight,
     Page,
@@ -141,76 +139,11 @@ class Flights:
         for channel in channels:
             provider = (providers or {}).get(channel)
             limit = limit_of(channel, provider, (rates or {}).get(channel))
-            looked_at += [channel, self._breaker_of(channel, provider), limit]
+            looked_at += [channel, name_of(self._breaker, channel, provider), limit]
         answer = await self._scripts.run("escalate", MOST_ITEMS, _GUARD_MS, *self._listing(), *looked_at)
         more, reached, *calls = answer
         self._scripts.life.follow(int(reached))
         return calls, more == "1"
-
-    async def claim(
-        self,
-        channel: Channel,
-        token: str,
-        most: int,
-        *,
-        lease_ms: int,
-        attempts: int,
-        resend: bool,
-        provider: str = "",
-        rate: Rate | None = None,
-    ) -> list[Claim]:
-        """Claims up to `most` deliveries that may start now; fewer or none while `provider` rests or comes back, or by
-        its `rate`."""
-        answer = await self._scripts.run(
-            "claim",
-            channel,
-            token,
-            min(most, MOST_ITEMS),
-            lease_ms,
-            attempts,
-            "1" if resend else "0",
-            self._breaker_of(channel, provider),
-            limit_of(channel, provider, rate),
-        )
-        life = self._scripts.life
-        life.remember(*testimony.lost(channel, answer, life.now_ms()))
-        return [_claim_of(text, channel, token, provider) for text in answer]
-
-    async def begin(self, claims: Sequence[Claim], token: str, *, lease_ms: int, detail: Fact) -> list[bool]:
-        """Says that the provider calls begin; False for what must not be sent any more."""
-        arguments = [part for claim in claims for part in (claim.notification, claim.step, claim.attempt)]
-        life = self._scripts.life
-        with life.under_way():
-            answer = await self._scripts.run_telling("begin", token, lease_ms, json.dumps(detail), *arguments)
-            begun = [_call(claim) for claim, text in zip(claims, answer, strict=True) if text == "1"]
-            life.remember(testimony.began(begun, detail, life.now_ms()))
-        return [text == "1" for text in answer]
-
-    async def record(self, endings: Sequence[Ending]) -> list[bool]:
-        """Records how attempts ended, and what they say of their providers; True for what will be tried again."""
-        rules = self._breaker
-        arguments: list[object] = [rules.failures, rules.rest_ms, rules.cap_ms, rules.successes]
-        for ending in endings:
-            claim = ending.claim
-            delay = "" if ending.retry_in_ms is None else ending.retry_in_ms
-            arguments += [claim.token, claim.notification, claim.step, claim.channel, claim.attempt, ending.status]
-            arguments += [json.dumps(ending.detail), delay, ending.retry_reason or Reason.INTERNAL]
-            arguments += [self._breaker_of(claim.channel, claim.provider), ending.health, ending.asked_ms]
-        answer = await self._scripts.run_telling("record", *arguments)
-        say_changes(answer[len(endings) :])
-        again = [text == "1" for text in answer[: len(endings)]]
-        self._remember_endings(endings, again)
-        return again
-
-    async def release(
-        self, claims: Sequence[Claim], token: str, *, delay_ms: int = 0, rate: Rate | None = None
-    ) -> None:
-        """Hands back claims that have not begun, and what they took of their provider's `rate`."""
-        if claims:
-            arguments = [part for claim in claims for part in (claim.notification, claim.step)]
-            channel, provider = claims[0].channel, claims[0].provider
-            given = (self._breaker_of(channel, provider), limit_of(channel, provider, rate))
-            await self._scripts.run("release", token, delay_ms, *given, *arguments)
 
     async def read(self, user: str, notifications: Sequence[tuple[UUID, bool]]) -> list[ReadAnswer]:
         """Marks notifications read, each with whether it is known to be the user's; at most 100."""
@@ -293,33 +226,10 @@ class Flights:
         """How long what concerns a whole event is remembered."""
         return max(7 * _DAY_MS, self._inbox.ttl_ms)
 
-    def _breaker_of(self, channel: Channel, provider: str | None) -> str:
-        return name_of(channel, provider) if self._breaker.failures else ""
-
-    def _remember_endings(self, endings: Sequence[Ending], again: Sequence[bool]) -> None:
-        life = self._scripts.life
-        now_ms = life.now_ms()
-        for ending, tried_again in zip(endings, again, strict=True):
-            call = _call(ending.claim)
-            life.remember(testimony.ended(call, ending.status, ending.detail, now_ms))
-            if tried_again and ending.retry_in_ms is not None:
-                following = (*call[:3], call[3] + 1)
-                reason = ending.retry_reason or Reason.INTERNAL
-                life.remember(testimony.waits(following, reason, now_ms + ending.retry_in_ms, now_ms))
-
     def _listing(self) -> tuple[str, str, str]:
         return self._inbox.prefix, "1" if self._inbox.cached else "0", str(self._inbox.ttl_ms)
-
-
-def _call(claim: Claim) -> tuple[UUID, int, str, int]:
-    return claim.notification, claim.step, claim.channel, claim.attempt
 
 
 def _token() -> str:
     """What tells a call that is sent again from another one."""
     return uuid4().hex[:16]
-
-
-def _claim_of(text: str, channel: Channel, token: str, provider: str) -> Claim:
-    notification, step, attempt, user, event, _ = text.split("|")
-    return Claim(UUID(notification), int(step), int(attempt), user, UUID(event), channel, token, provider)

@@ -8,7 +8,7 @@ compare both.
 import asyncio
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -40,6 +40,7 @@ class Life:
         self._doubts = asyncio.Event()
         self._kept: deque[tuple[int, int, Told]] = deque()
         self._weight = 0
+        self._resting = 0
         self._ahead_ms = 0
         self._under_way: set[object] = set()
 
@@ -82,6 +83,7 @@ class Life:
             weight = _weight(fact)
             self._kept.append((self.now_ms(), weight, fact))
             self._weight += weight
+            self._resting += _rests(fact)
         while self._weight > _MOST_KEPT:
             self._let_go()
             self.complete = False
@@ -108,6 +110,21 @@ class Life:
         """What was told here and may not be stored, the oldest first."""
         return [fact for _, _, fact in self._kept]
 
+    def resting(self) -> list[Told]:
+        """Events that were taken here while Postgres was away, and that Redis alone may have."""
+        return [fact for fact in self.testimony() if _rests(fact)] if self._resting else []
+
+    def forget(self, facts: Iterable[Told]) -> None:
+        """Lets go of facts that are known to be stored."""
+        known = {id(fact) for fact in facts}
+        kept, self._kept = self._kept, deque()
+        self._weight = self._resting = 0
+        for moment, weight, fact in kept:
+            if id(fact) not in known:
+                self._kept.append((moment, weight, fact))
+                self._weight += weight
+                self._resting += _rests(fact)
+
     def now_ms(self) -> int:
         """The time by Redis's clock, as near as it is known here."""
         return _local_ms() + self._ahead_ms
@@ -133,8 +150,13 @@ class Life:
         return True
 
     def _let_go(self) -> None:
-        _, weight, _ = self._kept.popleft()
+        _, weight, fact = self._kept.popleft()
         self._weight -= weight
+        self._resting -= _rests(fact)
+
+
+def _rests(fact: Told) -> bool:
+    return bool(fact["f"] == "accepted")
 
 
 def _weight(fact: Told) -> int:

@@ -14,7 +14,7 @@ from uuid import uuid4
 from loguru import logger
 
 from tocsin.domain.errors import PostgresAway, Unavailable
-from tocsin.storage import lives
+from tocsin.storage import lives, persist
 from tocsin.storage.life import UNKNOWN, Life, Told
 from tocsin.storage.postgres import Postgres
 from tocsin.storage.scripts import MOST_ITEMS, Scripts, Step
@@ -51,6 +51,7 @@ class LifeKeeper:
         self._told_again = ""
         self._testified = ""
         self._beats = 0
+        self._storing = asyncio.Lock()
 
     async def learn(self) -> None:
         """Finds out which life this is, as far as that is known now."""
@@ -65,12 +66,22 @@ class LifeKeeper:
                 await self.look()
             except Unavailable as error:
                 logger.debug("looking which life of Redis this is waits: {}", error)
+                with suppress(PostgresAway):
+                    await self.store_resting()
             except Exception:
                 logger.exception("looking which life of Redis this is failed")
             if self._life.is_lost:
                 await asyncio.sleep(_LOST_LOOK_S)
             else:
                 await self._life.doubted(_LOOK_S)
+
+    async def store_resting(self) -> None:
+        """Stores itself what only Redis was told of, now that Redis is away: a request that comes again finds its key
+        in Postgres. Raises PostgresAway."""
+        async with self._storing:
+            while facts := self._life.resting()[:MOST_ITEMS]:
+                await self._postgres.call(_store, facts)
+                self._life.forget(facts)
 
     async def look(self) -> None:
         """One look, and what follows from it. Raises Unavailable."""
@@ -186,6 +197,16 @@ class LifeKeeper:
         self._told_again = coming
         if entries:
             logger.info("{} facts that may not have been stored are told again", len(self._life.testimony()))
+
+
+def _store(facts: Sequence[Told]) -> None:
+    """What Postgres refuses stays in the journal, whose drain keeps it as bad."""
+    try:
+        persist.store([("", facts)])
+    except persist.Refused:
+        for fact in facts:
+            with suppress(persist.Refused):
+                persist.store([("", [fact])])
 
 
 def _entries(facts: Sequence[Told]) -> list[list[str]]:

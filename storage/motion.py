@@ -19,11 +19,13 @@ _WAITING: Final = frozenset("WQR")
 
 @dataclass(frozen=True, slots=True)
 class Wrong:
-    """What a look found: `what` is "missing" (no flight has that step) or "unindexed" (the index does not know it)."""
+    """What a look found: `what` is "missing" (no flight has that step), "unindexed" (the index does not know it) or
+    "ended" (its lease ran out while the provider was called); `channel` is not known of a missing one."""
 
     what: str
     notification: str
     step: int
+    channel: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,9 @@ class Motion:
         """What is wrong with the steps of notifications (at most 100) that are open."""
         arguments = [part for note, steps in wanted.items() for part in (note, ",".join(map(str, steps)))]
         answer = await self._scripts.run("look", "1" if mend else "0", *arguments)
-        return [Wrong(what, note, int(step)) for what, note, step in (text.split("|") for text in answer)]
+        return [
+            Wrong(what, note, int(step), channel) for what, note, step, channel in (text.split("|") for text in answer)
+        ]
 
     async def entries(self, index: str, cursor: int) -> tuple[int, list[str]]:
         """Some entries of an index, and where to go on; 0 begins and ends. One that stays is met at least once."""

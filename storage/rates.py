@@ -6,7 +6,6 @@ from typing import Any
 
 from tocsin.domain.delivery import Channel
 from tocsin.domain.rate import Rate
-from tocsin.storage.breakers import name_of
 from tocsin.storage.keys import Keys
 from tocsin.storage.redis import told
 
@@ -40,15 +39,19 @@ class Rates:
             async with self._client.pipeline(transaction=False) as pipeline:
                 pipeline.time()
                 for channel, provider, _ in limited:
-                    pipeline.get(self._keys.rate(name_of(channel, provider)))
+                    pipeline.get(self._keys.rate(_name(channel, provider)))
                 (seconds, microseconds), *found = await pipeline.execute()
         now_ms = int(seconds) * 1000 + int(microseconds) // 1000
         return [_bucket(rate, text, now_ms) for (_, _, rate), text in zip(limited, found, strict=True)]
 
 
+def _name(channel: Channel, provider: str) -> str:
+    return f"{channel}:{provider}"
+
+
 def limit_of(channel: Channel, provider: str | None, rate: Rate | None) -> str:
     """A limit as the scripts read it; empty where there is none."""
-    return f"{name_of(channel, provider)}|{rate.per_1000_s}|{rate.burst}" if provider and rate else ""
+    return f"{_name(channel, provider)}|{rate.per_1000_s}|{rate.burst}" if provider and rate else ""
 
 
 def _bucket(rate: Rate, text: str | None, now_ms: int) -> Bucket:

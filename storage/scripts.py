@@ -17,7 +17,7 @@ from tocsin.storage.redis import told
 
 MOST_ITEMS = 100
 
-_SHARED = ("lib", "merge", "event", "breaker", "rate")
+_SHARED = ("lib", "merge", "steps", "event", "breaker", "rate")
 
 
 @dataclass(frozen=True, slots=True)

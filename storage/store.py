@@ -16,6 +16,7 @@ from tocsin.domain.event import Contact, Event, Recipient
 from tocsin.domain.settings import Settings
 from tocsin.storage import bad_facts, installation, queries, users
 from tocsin.storage.accepted import Accepted, Idempotency
+from tocsin.storage.attempts import Attempts
 from tocsin.storage.breakers import Breakers
 from tocsin.storage.by import By
 from tocsin.storage.calls import Calls
@@ -69,6 +70,7 @@ class Store:
             settings.breaker.failures, settings.breaker.rest, settings.breaker.cap, settings.breaker.successes
         )
         self.flights = Flights(client, scripts, keys, inbox, breaker)
+        self.attempts = Attempts(scripts, breaker)
         self.breakers = Breakers(client, keys)
         self.rates = Rates(client, keys)
         self.motion = Motion(client, scripts, keys)
@@ -164,10 +166,14 @@ class Store:
         Unavailable, KeyMismatch and StillRunning."""
         if idempotency is None:
             return await self._accept(event, recipients, None)
-        with suppress(RedisAway):
+        try:
             earlier = await self.repeats.begin(idempotency)
-            if earlier is not None:
-                return Taken("postgres", earlier)
+        except RedisAway:
+            earlier = None
+            with suppress(PostgresAway):
+                await self.keeper.store_resting()
+        if earlier is not None:
+            return Taken("postgres", earlier)
         try:
             taken = await self._accept(event, recipients, idempotency)
         except (RedisAway, CancelledError):

@@ -22,7 +22,7 @@ def ended(call: tuple[UUID, int, str, int], status: Status, detail: Fact, at_ms:
 
 
 def lost(channel: str, claimed: Sequence[str], at_ms: int) -> list[Told]:
-    """Of what claim.lua answered: that nobody knows how the attempt before the claimed one ended."""
+    """Of what claim.lua or end_leases.lua answered: that nobody knows how the attempt before that one ended."""
     facts: list[Told] = []
     for note, step, attempt, _, _, reason in (text.split("|") for text in claimed):
         if reason:

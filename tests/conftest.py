@@ -5,21 +5,24 @@ test gets an empty Redis and a database of its own, copied from one that was mig
 """
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import fakeredis
 import psycopg2
 import pytest
 import redis
 
 from tests.missing import missing
 from tests.program import Program, free_port
+from tests.workbench import Bench
 from tocsin.domain.errors import SettingError
 from tocsin.domain.settings import Settings, load
 from tocsin.storage.embedded_postgres import EmbeddedPostgres
 from tocsin.storage.embedded_redis import EmbeddedRedis
 from tocsin.storage.migrate import migrate
+from tocsin.storage.redis import connect
 
 _TEMPLATE = "template_of_tests"
 _numbers = itertools.count(1)
@@ -44,6 +47,23 @@ def redis_url(redis_server: str) -> str:
     client.flushall()
     client.close()
     return redis_server
+
+
+@pytest.fixture(params=["fakeredis", pytest.param("redis", marks=pytest.mark.servers)])
+async def either_redis(request: pytest.FixtureRequest) -> AsyncIterator[Any]:
+    """A client of an empty Redis: of one that is made of Python, and of a real one."""
+    if request.param == "fakeredis":
+        client: Any = fakeredis.FakeAsyncRedis(decode_responses=True)
+    else:
+        client = connect(request.getfixturevalue("redis_url"))
+    yield client
+    await client.aclose()
+
+
+@pytest.fixture
+def bench(either_redis: Any) -> Bench:
+    """The Redis side of storage, on both."""
+    return Bench(either_redis)
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ from typing import Any
 
 from tocsin.actors import send
 from tocsin.app import main
+from tocsin.storage.attempts import Attempts
 from tocsin.storage.entrance import Entrance
 from tocsin.storage.facts import Journal
 from tocsin.storage.flights import Flights
@@ -32,14 +33,14 @@ POINTS: dict[str, tuple[type, str, str]] = {
     "after work backs off": (Flights, "back_off", "after"),
     "before what is due starts": (Flights, "escalate", "before"),
     "after what is due starts": (Flights, "escalate", "after"),
-    "before a claim": (Flights, "claim", "before"),
-    "after a claim": (Flights, "claim", "after"),
-    "before claims are handed back": (Flights, "release", "before"),
-    "after claims are handed back": (Flights, "release", "after"),
-    "between claim and begin": (Flights, "begin", "before"),
-    "between begin and send": (Flights, "begin", "after"),
-    "between send and record": (Flights, "record", "before"),
-    "between record and reply": (Flights, "record", "after"),
+    "before a claim": (Attempts, "claim", "before"),
+    "after a claim": (Attempts, "claim", "after"),
+    "before claims are handed back": (Attempts, "release", "before"),
+    "after claims are handed back": (Attempts, "release", "after"),
+    "between claim and begin": (Attempts, "begin", "before"),
+    "between begin and send": (Attempts, "begin", "after"),
+    "between send and record": (Attempts, "record", "before"),
+    "between record and reply": (Attempts, "record", "after"),
     "between commit and trim": (Store, "stored", "before"),
     "before lists are trimmed": (InboxLists, "trim", "before"),
     "after lists are trimmed": (InboxLists, "trim", "after"),

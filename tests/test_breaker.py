@@ -24,12 +24,12 @@ from tocsin.domain.delivery import Channel, Reason, Status
 from tocsin.domain.plan import Priority, Step
 from tocsin.domain.retry import RetryRule
 from tocsin.domain.settings import load
+from tocsin.storage.attempts import Attempts
 from tocsin.storage.breakers import Breakers
 from tocsin.storage.flight_parts import Claim, Ending, InboxSettings
 from tocsin.storage.flights import Flights
 from tocsin.storage.keys import Keys
 from tocsin.storage.postgres import Postgres
-from tocsin.storage.redis import connect
 from tocsin.storage.scripts import Scripts
 from tocsin.storage.store import Store
 
@@ -46,7 +46,9 @@ class Bench:
         self.client = client
         self.keys = Keys("t", "notifications")
         inbox = InboxSettings("notifications", True, 60_000)
-        self.flights = Flights(client, Scripts(client, self.keys), self.keys, inbox, rules)
+        scripts = Scripts(client, self.keys)
+        self.flights = Flights(client, scripts, self.keys, inbox, rules)
+        self.attempts = Attempts(scripts, rules)
         self.breakers = Breakers(client, self.keys)
         self._tokens = 0
 
@@ -55,18 +57,18 @@ class Bench:
 
     async def claim(self, most: int = 1, *, lease_ms: int = LEASE_MS) -> list[Claim]:
         self._tokens += 1
-        claims = await self.flights.claim(
+        claims = await self.attempts.claim(
             Channel.SMS, f"t{self._tokens}", most, lease_ms=lease_ms, attempts=3, resend=False, provider="carrier"
         )
         if claims:
-            await self.flights.begin(claims, claims[0].token, lease_ms=lease_ms, detail={})
+            await self.attempts.begin(claims, claims[0].token, lease_ms=lease_ms, detail={})
         return claims
 
     async def end(self, claims: list[Claim], health: Health, *, asked_ms: int = 0) -> list[Ending]:
         """Records that these calls failed without another attempt, or succeeded."""
         status = Status.SENT if health is Health.UP else Status.FAILED
         endings = [Ending(claim, status, {}, health=health, asked_ms=asked_ms) for claim in claims]
-        await self.flights.record(endings)
+        await self.attempts.record(endings)
         return endings
 
     async def state(self) -> dict[str, Any]:
@@ -98,14 +100,9 @@ class Bench:
         return calls == ["s:SMS"]
 
 
-@pytest.fixture(params=["fakeredis", pytest.param("redis", marks=pytest.mark.servers)])
-async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
-    if request.param == "fakeredis":
-        client: Any = fakeredis.FakeAsyncRedis(decode_responses=True)
-    else:
-        client = connect(request.getfixturevalue("redis_url"))
-    yield Bench(client)
-    await client.aclose()
+@pytest.fixture
+def bench(either_redis: Any) -> Bench:
+    return Bench(either_redis)
 
 
 async def test_a_provider_that_fails_again_and_again_rests(bench: Bench) -> None:
@@ -187,16 +184,16 @@ async def test_an_outcome_that_is_recorded_twice_counts_once(bench: Bench) -> No
     await bench.waiting(10)
     endings = await bench.end(await bench.claim(), Health.DOWN)
     for _ in range(5):
-        await bench.flights.record(endings)
+        await bench.attempts.record(endings)
     assert (await bench.state())["failures"] == 1
     await bench.end(await bench.claim(2), Health.DOWN)
     await bench.pass_rest()
     endings = await bench.end(await bench.claim(), Health.DOWN)
     await bench.pass_rest()
-    await bench.flights.record(endings)
+    await bench.attempts.record(endings)
     assert (await bench.state())["level"] == 2
     endings = await bench.end(await bench.claim(), Health.UP)
-    await bench.flights.record(endings)
+    await bench.attempts.record(endings)
     assert (await bench.state())["room"] == 2
 
 
@@ -227,10 +224,10 @@ async def test_a_trial_whose_process_died_makes_way_for_another(bench: Bench) ->
 async def test_a_trial_that_is_handed_back_makes_way_for_another(bench: Bench) -> None:
     await bench.opened()
     await bench.pass_rest()
-    claims = await bench.flights.claim(
+    claims = await bench.attempts.claim(
         Channel.SMS, "x", 9, lease_ms=LEASE_MS, attempts=3, resend=False, provider="carrier"
     )
-    await bench.flights.release(claims, "x", delay_ms=60_000)
+    await bench.attempts.release(claims, "x", delay_ms=60_000)
     (another,) = await bench.claim(9)
     assert another.notification != claims[0].notification
 
@@ -245,7 +242,7 @@ async def test_a_provider_that_came_back_and_has_nothing_to_do_counts_as_closed_
 
 async def test_each_provider_rests_alone(bench: Bench) -> None:
     await bench.opened()
-    claims = await bench.flights.claim(
+    claims = await bench.attempts.claim(
         Channel.SMS, "other", 100, lease_ms=LEASE_MS, attempts=3, resend=False, provider="another"
     )
     assert len(claims) == 17
@@ -256,7 +253,7 @@ async def test_opening_and_closing_are_said_once(bench: Bench) -> None:
     sink = logger.add(lambda message: lines.append(message.record["message"]), level="INFO")
     await bench.waiting(20)
     endings = await bench.end(await bench.claim(5), Health.DOWN)
-    await bench.flights.record(endings)
+    await bench.attempts.record(endings)
     await bench.pass_rest()
     for _ in range(3):
         await bench.end(await bench.claim(1), Health.UP)
@@ -367,7 +364,7 @@ async def _as_the_model(steps: list[tuple[Any, ...]]) -> None:
             endings = await bench.end([under_way.pop(chosen)], health)
             model.ended(chosen, health)
             if again:
-                await bench.flights.record(endings)
+                await bench.attempts.record(endings)
         elif what == "rested" and model.state == "open":
             await bench.pass_rest()
             model.rested = True
@@ -428,7 +425,7 @@ async def test_a_trial_is_no_deliverys_last_attempt_while_another_waits(bench: B
     await bench.waiting(1, priority=Priority.CRITICAL)
     for _ in range(2):
         (tired,) = await bench.claim()
-        await bench.flights.record([Ending(tired, Status.FAILED, {}, retry_in_ms=0)])
+        await bench.attempts.record([Ending(tired, Status.FAILED, {}, retry_in_ms=0)])
     await bench.waiting(2)
     await bench.client.hset(bench.keys.breakers, NAME, "open|3|1|1|0|0")
     tried = []

@@ -33,10 +33,10 @@ async def served(settings: Callable[..., Settings], redis_url: str, postgres_url
 async def begun(served: Served, channel: Channel) -> list[Claim]:
     """Claims what may start on a channel and begins it."""
     token = uuid4().hex
-    flights = served.store.flights
-    claims = await flights.claim(channel, token, 100, lease_ms=60_000, attempts=3, resend=False)
+    attempts = served.store.attempts
+    claims = await attempts.claim(channel, token, 100, lease_ms=60_000, attempts=3, resend=False)
     if claims:
-        await flights.begin(claims, token, lease_ms=60_000, detail={"provider": "sandbox", "attempts": 3})
+        await attempts.begin(claims, token, lease_ms=60_000, detail={"provider": "sandbox", "attempts": 3})
     return claims
 
 
@@ -46,7 +46,7 @@ async def died(
     """Ends what may start on a channel for good."""
     claims = await begun(served, channel)
     told = {"reason": Reason.PROVIDER_DOWN, "provider": "sandbox", "code": "503", "message": "try later"}
-    await served.store.flights.record([Ending(claim, status, dict(detail or told)) for claim in claims])
+    await served.store.attempts.record([Ending(claim, status, dict(detail or told)) for claim in claims])
     await served.stored()
     return claims
 
@@ -142,7 +142,7 @@ async def test_a_replay_keeps_identity_and_history_and_gives_as_many_attempts_ag
     assert await listed(served) == []
     (claim,) = await begun(served, Channel.SMS)
     assert (claim.notification, claim.step, claim.attempt) == (note, 1, 2)
-    await served.store.flights.record([Ending(claim, Status.SENT, {"provider": "sandbox"})])
+    await served.store.attempts.record([Ending(claim, Status.SENT, {"provider": "sandbox"})])
     assert await journey(served, str(note)) == [
         ("QUEUED", 1), ("SENDING", 1), ("DEAD", 1), ("RETRYING", 2), ("SENDING", 2), ("SENT", 2),
     ]  # fmt: skip

@@ -1,98 +1,22 @@
 """The scripts of what is in motion, on fakeredis and on a real Redis."""
 
 import asyncio
-import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
-import fakeredis
 import pytest
 
 from tests.scenes import an_event, people, routed, routing
+from tests.workbench import GONE_MS, LEASE_MS, NEVER, Bench, eventually
 from tocsin.domain.delivery import Channel, Reason, Status
 from tocsin.domain.errors import Overloaded
 from tocsin.domain.event import Contact
 from tocsin.domain.plan import Priority, Step
-from tocsin.storage.facts import Journal
-from tocsin.storage.flight_parts import Claim, Ending, InboxSettings
-from tocsin.storage.flights import Flights
-from tocsin.storage.inbox import InboxLists, entry
-from tocsin.storage.keys import Keys
-from tocsin.storage.profiles import Profiles
+from tocsin.storage.flight_parts import Ending
+from tocsin.storage.inbox import entry
 from tocsin.storage.redis import connect
-from tocsin.storage.scripts import Scripts
-
-LEASE_MS = 60_000
-GONE_MS = 1
-NEVER = 3_600_000
-
-
-class Bench:
-    """The Redis side of storage on one client."""
-
-    def __init__(self, client: Any, *, cached: bool = True) -> None:
-        self.client = client
-        self.keys = Keys("t", "notifications")
-        scripts = Scripts(client, self.keys)
-        self.flights = Flights(client, scripts, self.keys, InboxSettings("notifications", cached, 60_000))
-        self.journal = Journal(client, self.keys)
-        self.lists = InboxLists(client, scripts, self.keys)
-        self.profiles = Profiles(client, scripts, self.keys, 60_000)
-
-    async def claim(
-        self, channel: Channel, token: str = "t1", *, lease_ms: int = LEASE_MS, resend: bool = False
-    ) -> list[Claim]:
-        return await self.flights.claim(channel, token, 100, lease_ms=lease_ms, attempts=3, resend=resend)
-
-    async def sending(self, channel: Channel, token: str = "t1", *, lease_ms: int = LEASE_MS) -> list[Claim]:
-        """Claimed and begun."""
-        claims = await self.claim(channel, token, lease_ms=LEASE_MS)
-        assert all(await self.flights.begin(claims, token, lease_ms=lease_ms, detail={"provider": "p"}))
-        return claims
-
-    async def moves(self) -> list[tuple[str, int, str, dict[str, Any]]]:
-        """(channel, attempt, status, detail) of every move told so far, in order."""
-        return [
-            (channel, attempt, status, detail)
-            for fact in await self.facts()
-            if fact["f"] == "moved"
-            for _, _, channel, attempt, status, _, _, detail in fact["d"]
-        ]
-
-    async def facts(self) -> list[dict[str, Any]]:
-        entries = await self.client.xrange(self.keys.facts)
-        return [fact for _, fields in entries for fact in json.loads(fields["d"])]
-
-    async def leftovers(self) -> set[str]:
-        """What is still in motion."""
-        names = await self.client.keys("t:*")
-        return {name for name in names if name.split(":")[1] in {"flight", "due", "chunk", "recipients"}}
-
-
-@pytest.fixture(params=["fakeredis", pytest.param("redis", marks=pytest.mark.servers)])
-async def client(request: pytest.FixtureRequest) -> AsyncIterator[Any]:
-    if request.param == "fakeredis":
-        made: Any = fakeredis.FakeAsyncRedis(decode_responses=True)
-    else:
-        made = connect(request.getfixturevalue("redis_url"))
-        await made.flushdb()
-    yield made
-    await made.aclose()
-
-
-@pytest.fixture
-def bench(client: Any) -> Bench:
-    return Bench(client)
-
-
-async def eventually(condition: Callable[[], Awaitable[Any]], limit_s: float = 5.0) -> Any:
-    deadline = asyncio.get_running_loop().time() + limit_s
-    while not (value := await condition()):
-        assert asyncio.get_running_loop().time() < deadline, "it did not come about"
-        await asyncio.sleep(0.005)
-    return value
 
 
 async def started(bench: Bench) -> list[str]:
@@ -185,8 +109,8 @@ async def test_a_stored_entry_is_removed_by_its_exact_bytes(bench: Bench) -> Non
     assert await bench.lists.entries("u1") == [newer]
 
 
-async def test_with_the_cache_off_nothing_is_listed(client: Any) -> None:
-    bench = Bench(client, cached=False)
+async def test_with_the_cache_off_nothing_is_listed(either_redis: Any) -> None:
+    bench = Bench(either_redis, cached=False)
     await routed(bench.flights, an_event(Step(Channel.IN_APP, 0)), "u1")
     assert await bench.lists.entries("u1") == []
     assert [fact["published"] for fact in await bench.facts() if fact["f"] == "routed"] == [False]
@@ -208,14 +132,14 @@ async def test_who_began_recorded_or_read_knows_how_far_the_journal_is(bench: Be
 
     async def knows() -> bool:
         last = await bench.client.get(bench.keys.last_fact)
-        return bool(bench.flights._scripts.life.reached == int(last.split("-")[1]))
+        return bool(bench.scripts.life.reached == int(last.split("-")[1]))
 
     event = an_event(Step(Channel.IN_APP, 0), Step(Channel.SMS, 0), Step(Channel.EMAIL, NEVER))
     (made,) = await routed(bench.flights, event, "u1")
     assert not await knows()
     (claim,) = await bench.sending(Channel.SMS)
     assert await knows()
-    await bench.flights.record([Ending(claim, Status.SENT, {})])
+    await bench.attempts.record([Ending(claim, Status.SENT, {})])
     assert await knows()
     await bench.flights.read("u1", [(made.id, False)])
     assert await knows()
@@ -231,7 +155,7 @@ async def test_what_is_due_starts_once_however_many_look(bench: Bench) -> None:
 async def test_two_actors_do_not_claim_one_delivery(bench: Bench) -> None:
     await routed(bench.flights, an_event(Step(Channel.SMS, 0)), *(f"u{number}" for number in range(50)))
     batches = await asyncio.gather(
-        *(bench.flights.claim(Channel.SMS, f"t{n}", 20, lease_ms=LEASE_MS, attempts=3, resend=False) for n in range(6))
+        *(bench.attempts.claim(Channel.SMS, f"t{n}", 20, lease_ms=LEASE_MS, attempts=3, resend=False) for n in range(6))
     )
     claimed = [claim.notification for batch in batches for claim in batch]
     assert len(claimed) == len(set(claimed)) == 50
@@ -245,7 +169,7 @@ async def test_the_same_token_gets_the_same_answer(bench: Bench) -> None:
 async def test_critical_is_claimed_first(bench: Bench) -> None:
     await routed(bench.flights, an_event(Step(Channel.SMS, 0)), "u1", "u2")
     (critical,) = await routed(bench.flights, an_event(Step(Channel.SMS, 0), priority=Priority.CRITICAL), "u3")
-    (first,) = await bench.flights.claim(Channel.SMS, "t1", 1, lease_ms=LEASE_MS, attempts=3, resend=False)
+    (first,) = await bench.attempts.claim(Channel.SMS, "t1", 1, lease_ms=LEASE_MS, attempts=3, resend=False)
     assert first.notification == critical.id
 
 
@@ -254,7 +178,7 @@ async def test_a_claim_that_never_began_is_freed_without_a_trace(bench: Bench) -
     (lost,) = await bench.claim(Channel.SMS, "t1", lease_ms=GONE_MS)
     (again,) = await eventually(lambda: bench.claim(Channel.SMS, "t2"))
     assert again.attempt == lost.attempt == 1
-    assert await bench.flights.begin([lost], "t1", lease_ms=LEASE_MS, detail={}) == [False]
+    assert await bench.attempts.begin([lost], "t1", lease_ms=LEASE_MS, detail={}) == [False]
     assert await bench.moves() == []
 
 
@@ -282,14 +206,60 @@ async def test_a_lease_lost_while_sending_is_sent_again_where_the_channel_says_s
     ]
 
 
+@pytest.mark.parametrize("then", ["claimed", "read", "withdrawn"])
+async def test_a_lease_lost_while_sending_ends_without_a_claim(bench: Bench, then: str) -> None:
+    event = an_event(Step(Channel.EMAIL, 0))
+    lost, goes_on = await routed(bench.flights, event, "u1", "u2")
+    await bench.sending(Channel.EMAIL)
+    steps = [(made.id, 1) for made in (lost, goes_on)]
+    await bench.attempts.end_leases(Channel.EMAIL, steps, attempts=3, resend=True)
+    assert {status for *_, status, _ in await bench.moves()} == {"SENDING"}
+    await bench.end_lease_of(lost.id, 1)
+    if then == "read":
+        await bench.flights.read("u1", [(lost.id, False)])
+    elif then == "withdrawn":
+        await bench.flights.withdraw(event.id, None)
+    await bench.attempts.end_leases(Channel.EMAIL, steps, attempts=3, resend=True)
+    told = [(attempt, status, detail.get("reason")) for _, attempt, status, detail in await bench.moves()][2:]
+    assert told[:2] == [(1, "UNCERTAIN", "lease_lost"), (2, "RETRYING", "lease_lost")]
+    assert told[2:] == {
+        "claimed": [], "read": [(2, "CANCELLED", "read")], "withdrawn": [(2, "CANCELLED", "cancelled")],
+    }[then]  # fmt: skip
+    claims = await bench.claim(Channel.EMAIL, "t2", resend=True)
+    assert [(claim.notification, claim.attempt) for claim in claims] == ([(lost.id, 2)] if then == "claimed" else [])
+
+
+async def test_a_lease_lost_on_a_channel_that_holds_is_uncertain_without_a_claim(bench: Bench) -> None:
+    (made,) = await routed(bench.flights, an_event(Step(Channel.SMS, 0)), "u1")
+    await bench.sending(Channel.SMS)
+    await bench.end_lease_of(made.id, 1)
+    await bench.attempts.end_leases(Channel.SMS, [(made.id, 1)], attempts=3, resend=False)
+    assert (await bench.moves())[-1] == ("SMS", 1, "UNCERTAIN", {"reason": "lease_lost"})
+    assert await bench.leftovers() == set()
+
+
+async def test_a_chunk_whose_event_is_forgotten_leaves_nothing_that_stays_for_ever(bench: Bench) -> None:
+    event = an_event(Step(Channel.SMS, 0))
+    await bench.flights.accept(event, people("u1"), None)
+    page = await bench.flights.take_page(event, 0)
+    assert page.chunk == 0
+    await bench.client.delete(bench.keys.event(event.id))
+    assert await bench.flights.route(event, 0, [routing(event, "u1")]) == (False, [Channel.SMS])
+    assert not await bench.client.exists(bench.keys.event(event.id))
+    await bench.client.hset(bench.keys.event(event.id), "routed", "1")
+    await bench.flights.keep_content([event])
+    assert await bench.flights.event(event.id) == event
+    assert await bench.client.pttl(bench.keys.event(event.id)) > 0
+
+
 async def test_who_claims_what_another_left_in_doubt_can_testify_to_the_doubt(bench: Bench) -> None:
     """Only Redis was told of it: were it emptied before Postgres hears, nobody could explain the second message."""
-    bench.flights._scripts.life.adopt("a life", 0)
+    bench.scripts.life.adopt("a life", 0)
     await bench.client.set(bench.keys.epoch, "a life")
     await routed(bench.flights, an_event(Step(Channel.EMAIL, 0)), "u1")
     await bench.sending(Channel.EMAIL, "t1", lease_ms=GONE_MS)
     await eventually(lambda: bench.claim(Channel.EMAIL, "t2", resend=True))
-    told = [move for fact in bench.flights._scripts.life.testimony() for move in fact["d"]]
+    told = [move for fact in bench.scripts.life.testimony() for move in fact["d"]]
     assert [(move[3], move[4], move[7].get("reason")) for move in told] == [
         (1, "SENDING", None),
         (1, "UNCERTAIN", "lease_lost"),
@@ -300,7 +270,7 @@ async def test_who_claims_what_another_left_in_doubt_can_testify_to_the_doubt(be
 async def test_a_sent_delivery_leaves_nothing_in_motion(bench: Bench) -> None:
     await routed(bench.flights, an_event(Step(Channel.EMAIL, 0)), "u1")
     (claim,) = await bench.sending(Channel.EMAIL)
-    assert await bench.flights.record([Ending(claim, Status.SENT, {"provider_id": "x"})]) == [False]
+    assert await bench.attempts.record([Ending(claim, Status.SENT, {"provider_id": "x"})]) == [False]
     assert (await bench.moves())[-1] == ("EMAIL", 1, "SENT", {"provider_id": "x"})
     assert await bench.leftovers() == set()
 
@@ -309,7 +279,7 @@ async def test_a_failed_attempt_is_followed_by_another_after_its_delay(bench: Be
     await routed(bench.flights, an_event(Step(Channel.EMAIL, 0)), "u1")
     (claim,) = await bench.sending(Channel.EMAIL)
     ending = Ending(claim, Status.FAILED, {}, retry_in_ms=20, retry_reason=Reason.TIMEOUT)
-    assert await bench.flights.record([ending]) == [True]
+    assert await bench.attempts.record([ending]) == [True]
     (again,) = await eventually(lambda: bench.claim(Channel.EMAIL, "t2"))
     assert again.attempt == 2
     channel, attempt, status, detail = (await bench.moves())[-1]
@@ -320,8 +290,8 @@ async def test_a_record_that_is_sent_again_changes_nothing_more(bench: Bench) ->
     await routed(bench.flights, an_event(Step(Channel.EMAIL, 0)), "u1")
     (claim,) = await bench.sending(Channel.EMAIL)
     ending = Ending(claim, Status.FAILED, {}, retry_in_ms=0, retry_reason=Reason.TIMEOUT)
-    assert await bench.flights.record([ending]) == [True]
-    assert await bench.flights.record([ending]) == [False]
+    assert await bench.attempts.record([ending]) == [True]
+    assert await bench.attempts.record([ending]) == [False]
     assert [attempt for _, attempt, status, _ in await bench.moves() if status == "RETRYING"] == [2]
 
 
@@ -329,9 +299,9 @@ async def test_what_went_out_after_its_lease_is_told_and_not_sent_once_more(benc
     await routed(bench.flights, an_event(Step(Channel.EMAIL, 0)), "u1")
     (late,) = await bench.sending(Channel.EMAIL, "t1", lease_ms=GONE_MS)
     (again,) = await eventually(lambda: bench.claim(Channel.EMAIL, "t2", resend=True))
-    await bench.flights.record([Ending(late, Status.SENT, {})])
+    await bench.attempts.record([Ending(late, Status.SENT, {})])
     assert (await bench.moves())[-2:] == [("EMAIL", 1, "SENT", {}), ("EMAIL", 2, "CANCELLED", {"reason": "settled"})]
-    assert await bench.flights.begin([again], "t2", lease_ms=LEASE_MS, detail={}) == [False]
+    assert await bench.attempts.begin([again], "t2", lease_ms=LEASE_MS, detail={}) == [False]
     assert await bench.leftovers() == set()
 
 
@@ -339,9 +309,9 @@ async def test_a_failure_that_comes_after_its_lease_is_told_and_moves_nothing(be
     await routed(bench.flights, an_event(Step(Channel.EMAIL, 0)), "u1")
     (late,) = await bench.sending(Channel.EMAIL, "t1", lease_ms=GONE_MS)
     (again,) = await eventually(lambda: bench.claim(Channel.EMAIL, "t2", resend=True))
-    await bench.flights.record([Ending(late, Status.FAILED, {})])
+    await bench.attempts.record([Ending(late, Status.FAILED, {})])
     assert ("EMAIL", 1, "FAILED", {}) in await bench.moves()
-    assert await bench.flights.begin([again], "t2", lease_ms=LEASE_MS, detail={}) == [True]
+    assert await bench.attempts.begin([again], "t2", lease_ms=LEASE_MS, detail={}) == [True]
 
 
 async def test_a_read_stops_the_sms_that_is_waiting(bench: Bench) -> None:
@@ -362,7 +332,17 @@ async def test_a_read_between_claim_and_begin_stops_the_send(bench: Bench) -> No
     (made,) = await routed(bench.flights, an_event(Step(Channel.SMS, 0)), "u1")
     claims = await bench.claim(Channel.SMS)
     await bench.flights.read("u1", [(made.id, False)])
-    assert await bench.flights.begin(claims, "t1", lease_ms=LEASE_MS, detail={}) == [False]
+    assert await bench.attempts.begin(claims, "t1", lease_ms=LEASE_MS, detail={}) == [False]
+
+
+async def test_an_opt_out_between_claim_and_begin_stops_the_send(bench: Bench) -> None:
+    await routed(bench.flights, an_event(Step(Channel.SMS, 0)), "u1", "u2")
+    claims = sorted(await bench.claim(Channel.SMS), key=lambda claim: claim.user)
+    await bench.profiles.keep([Contact(id="u1", opt_outs=("SMS",), version=2)])
+    assert await bench.attempts.begin(claims, "t1", lease_ms=LEASE_MS, detail={}) == [False, True]
+    await bench.attempts.release(claims[:1], "t1")
+    assert await bench.claim(Channel.SMS, "t2") == []
+    assert ("SMS", 1, "SUPPRESSED", {"reason": "opted_out"}) in await bench.moves()
 
 
 async def test_no_attempt_follows_a_read_that_came_while_sending(bench: Bench) -> None:
@@ -370,7 +350,7 @@ async def test_no_attempt_follows_a_read_that_came_while_sending(bench: Bench) -
     (claim,) = await bench.sending(Channel.SMS)
     await bench.flights.read("u1", [(made.id, False)])
     ending = Ending(claim, Status.FAILED, {}, retry_in_ms=0, retry_reason=Reason.TIMEOUT)
-    assert await bench.flights.record([ending]) == [False]
+    assert await bench.attempts.record([ending]) == [False]
     assert (await bench.moves())[-1] == ("SMS", 2, "CANCELLED", {"reason": "read"})
     assert await bench.leftovers() == set()
 
@@ -450,7 +430,7 @@ async def test_an_older_profile_never_replaces_a_newer_one(bench: Bench) -> None
 async def test_released_claims_may_start_again_later(bench: Bench) -> None:
     await routed(bench.flights, an_event(Step(Channel.SMS, 0)), "u1")
     claims = await bench.claim(Channel.SMS, "t1")
-    await bench.flights.release(claims, "t1", delay_ms=20)
+    await bench.attempts.release(claims, "t1", delay_ms=20)
     assert await bench.claim(Channel.SMS, "t2") == []
     (again,) = await eventually(lambda: bench.claim(Channel.SMS, "t3"))
     assert again.attempt == 1
@@ -519,7 +499,7 @@ async def test_what_may_not_start_keeps_nobody_behind_it_waiting(bench: Bench) -
     await routed(bench.flights, withdrawn, *(f"u{number}" for number in range(50)))
     await routed(bench.flights, wanted, "u1")
     await bench.flights.withdraw(withdrawn.id, None)
-    claims = await bench.flights.claim(Channel.SMS, "t1", 4, lease_ms=LEASE_MS, attempts=3, resend=False)
+    claims = await bench.attempts.claim(Channel.SMS, "t1", 4, lease_ms=LEASE_MS, attempts=3, resend=False)
     assert [claim.event for claim in claims] == [wanted.id]
 
 
@@ -528,7 +508,7 @@ async def test_a_withdrawal_between_claim_and_begin_stops_the_send(bench: Bench)
     await routed(bench.flights, event, "u1")
     claims = await bench.claim(Channel.SMS)
     await bench.flights.withdraw(event.id, None)
-    assert await bench.flights.begin(claims, "t1", lease_ms=LEASE_MS, detail={}) == [False]
+    assert await bench.attempts.begin(claims, "t1", lease_ms=LEASE_MS, detail={}) == [False]
 
 
 async def test_a_chunk_that_is_given_up_does_not_keep_the_others_waiting(bench: Bench) -> None:
@@ -607,5 +587,5 @@ async def test_at_the_memory_limit_every_outcome_is_recorded(full: Bench) -> Non
     await fill(full)
     failed = Ending(again, Status.FAILED, {}, retry_in_ms=1, retry_reason=Reason.PROVIDER_DOWN)
     nobodys = replace(late, token="another")
-    assert await full.flights.record([failed]) == [True]
-    assert await full.flights.record([Ending(nobodys, Status.SENT, {})]) == [False]
+    assert await full.attempts.record([failed]) == [True]
+    assert await full.attempts.record([Ending(nobodys, Status.SENT, {})]) == [False]

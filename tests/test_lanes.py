@@ -136,7 +136,7 @@ async def test_no_more_is_claimed_than_can_start(store: Store) -> None:
     sms = lane(store, carrier)
     running = asyncio.create_task(sms.run())
     await until(lambda: len(carrier.got) == 3)
-    others = await store.flights.claim(Channel.SMS, "other", 100, lease_ms=60_000, attempts=3, resend=False)
+    others = await store.attempts.claim(Channel.SMS, "other", 100, lease_ms=60_000, attempts=3, resend=False)
     assert (len(carrier.got), len(others)) == (3, 7)
     carrier.gate.set()
     await running
@@ -264,7 +264,7 @@ async def test_a_claim_that_would_begin_after_its_lease_is_not_begun_and_keeps_i
     await sms.run()
     await sms.close(2)
     assert (carrier.got, await told(store)) == ([], [])
-    (claim,) = await store.flights.claim(Channel.SMS, "other", 1, lease_ms=60_000, attempts=3, resend=False)
+    (claim,) = await store.attempts.claim(Channel.SMS, "other", 1, lease_ms=60_000, attempts=3, resend=False)
     assert claim.attempt == 1
 
 
@@ -280,7 +280,7 @@ async def test_a_claim_that_fails_unexpectedly_leaves_the_channel_working(
     await sms_to(store, "u1")
     sms = lane(store, carrier)
     with monkeypatch.context() as patch:
-        patch.setattr(store.flights, "claim", refusing)
+        patch.setattr(store.attempts, "claim", refusing)
         with pytest.raises(ResponseError):
             await sms.run()
     await run_until(sms, lambda: len(carrier.got) == 1)
@@ -294,14 +294,14 @@ async def test_what_a_claim_starts_while_the_process_stops_is_waited_for(
     carrier.held = {"u1"}
     await sms_to(store, "u1")
     sms = lane(store, carrier)
-    begin, begins, go_on = store.flights.begin, asyncio.Event(), asyncio.Event()
+    begin, begins, go_on = store.attempts.begin, asyncio.Event(), asyncio.Event()
 
     async def slowly(*claims: Any, **rules: Any) -> list[bool]:
         begins.set()
         await go_on.wait()
         return await begin(*claims, **rules)
 
-    monkeypatch.setattr(store.flights, "begin", slowly)
+    monkeypatch.setattr(store.attempts, "begin", slowly)
     await sms.run()
     await begins.wait()
     closing = asyncio.create_task(sms.close(5))
@@ -331,7 +331,7 @@ async def test_a_claim_whose_answer_was_lost_is_carried_all_the_same(
     carrier = Carrier()
     await sms_to(store, "u1", "u2")
     sms = lane(store, carrier)
-    claim, tokens = store.flights.claim, []
+    claim, tokens = store.attempts.claim, []
 
     async def unheard_at_first(channel: Channel, token: str, most: int, **rules: Any) -> Any:
         tokens.append(token)
@@ -341,7 +341,7 @@ async def test_a_claim_whose_answer_was_lost_is_carried_all_the_same(
         return claims
 
     monkeypatch.setattr(send, "_AWAY_S", 0.01)
-    monkeypatch.setattr(store.flights, "claim", unheard_at_first)
+    monkeypatch.setattr(store.attempts, "claim", unheard_at_first)
     await sms.run()  # nobody calls a second time: of what is claimed nothing may start
     await until(lambda: len(carrier.got) == 2)
     await sms.close(2)
@@ -355,16 +355,16 @@ async def test_of_a_claim_whose_answer_was_lost_no_more_is_carried_than_there_is
 ) -> None:
     await sms_to(store, "u1", "u2", "u3")
     sms = lane(store, Carrier())
-    claim = store.flights.claim
+    claim = store.attempts.claim
 
     async def unheard(channel: Channel, token: str, most: int, **rules: Any) -> Any:
         await claim(channel, token, most, **rules)
         raise RedisAway("the answer was lost")
 
     monkeypatch.setattr(sms, "_see_to_unanswered", lambda: None)
-    monkeypatch.setattr(store.flights, "claim", unheard)
+    monkeypatch.setattr(store.attempts, "claim", unheard)
     assert await sms._claim(3) == []
-    monkeypatch.setattr(store.flights, "claim", claim)
+    monkeypatch.setattr(store.attempts, "claim", claim)
     first = await sms._claim(1)
     await until(lambda: not sms._under_way)
     assert len({each.user for each in (*first, *await sms._claim(3))}) == 3
@@ -377,7 +377,7 @@ async def test_what_is_handed_back_while_redis_is_away_is_free_as_soon_as_it_is_
 ) -> None:
     await sms_to(store, "u1")
     sms = lane(store, Carrier())
-    release, tries = store.flights.release, 0
+    release, tries = store.attempts.release, 0
 
     async def away_at_first(*claims: Any, **rules: Any) -> None:
         nonlocal tries
@@ -387,7 +387,7 @@ async def test_what_is_handed_back_while_redis_is_away_is_free_as_soon_as_it_is_
         await release(*claims, **rules)
 
     monkeypatch.setattr(send, "_AWAY_S", 0.01)
-    monkeypatch.setattr(store.flights, "release", away_at_first)
+    monkeypatch.setattr(store.attempts, "release", away_at_first)
     await sms._hand_back(await sms._claim(1))
     assert len(await sms._claim(1)) == 1
     await sms.close(2)
@@ -410,7 +410,7 @@ async def test_only_sends_that_had_begun_count_as_broken_off(store: Store, monke
         await asyncio.Event().wait()
         return []
 
-    monkeypatch.setattr(store.flights, "begin", never)
+    monkeypatch.setattr(store.attempts, "begin", never)
     running = asyncio.create_task(other.run())
     await begins.wait()
     said: list[str] = []
@@ -469,7 +469,7 @@ async def test_outcomes_are_kept_when_recording_fails_unexpectedly(
 ) -> None:
     await sms_to(store, "u1")
     sms = lane(store, carrier := Carrier())
-    record, tries = store.flights.record, 0
+    record, tries = store.attempts.record, 0
 
     async def at_first_refused(endings: Sequence[Ending]) -> list[bool]:
         nonlocal tries
@@ -478,7 +478,7 @@ async def test_outcomes_are_kept_when_recording_fails_unexpectedly(
             raise ResponseError("WRONGTYPE Operation against a key")
         return await record(endings)
 
-    monkeypatch.setattr(store.flights, "record", at_first_refused)
+    monkeypatch.setattr(store.attempts, "record", at_first_refused)
     await run_until(sms, lambda: len(carrier.got) == 1)
     await sms.close(3)
     assert (await told(store))[-1] == (1, "SENT", None)
@@ -489,14 +489,14 @@ async def test_what_was_not_sent_because_redis_went_away_as_it_began_is_tried_ag
 ) -> None:
     await sms_to(store, "u1")
     sms = lane(store, carrier := Carrier())
-    begin = store.flights.begin
+    begin = store.attempts.begin
 
     async def unheard(*claims: Any, **rules: Any) -> list[bool]:
         await begin(*claims, **rules)
         raise RedisAway("the answer was lost")
 
     with monkeypatch.context() as patch:
-        patch.setattr(store.flights, "begin", unheard)
+        patch.setattr(store.attempts, "begin", unheard)
         await sms.run()
         await until(lambda: not sms._under_way)
     assert not carrier.got

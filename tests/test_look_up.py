@@ -8,7 +8,7 @@ import pytest
 from tests.fakes.behaviour import Behaviour
 from tests.fakes.twilio import TwilioFake
 from tests.served import SETTINGS, Served, notification_of, serving
-from tests.test_flights import LEASE_MS
+from tests.workbench import LEASE_MS
 from tocsin.actors.look_up import LookUpCounts, look_up
 from tocsin.actors.messages import messages_for
 from tocsin.channels.contract import BuildContext, Outcome, Sender
@@ -45,17 +45,17 @@ class Scene:
         """The id of an SMS that was sent (unless not to `call`) and of which `status` is known."""
         people = [{"id": user, "phone": phone}]
         note = notification_of(await self.served.routed(recipients=people, channels=["SMS"]), user)
-        (claim,) = await self.store.flights.claim(
+        (claim,) = await self.store.attempts.claim(
             Channel.SMS, f"t-{note}", 10, lease_ms=LEASE_MS, attempts=3, resend=False
         )
         (message,) = (await messages_for(self.store, [claim])).values()
         assert message is not None
-        await self.store.flights.begin([claim], claim.token, lease_ms=LEASE_MS, detail={"provider": "twilio"})
+        await self.store.attempts.begin([claim], claim.token, lease_ms=LEASE_MS, detail={"provider": "twilio"})
         outcome: Outcome | None = await self.sender.send(message) if call else None
         detail = {"provider": "twilio"}
         if outcome and outcome.provider_id and status is Status.SENT:
             detail["provider_id"] = outcome.provider_id
-        await self.store.flights.record([Ending(claim, status, detail)])
+        await self.store.attempts.record([Ending(claim, status, detail)])
         await self.served.stored()
         return str(ids.delivery_id(note, claim.step, Channel.SMS))
 

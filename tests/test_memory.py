@@ -15,8 +15,8 @@ from tests.program import eventually as in_time
 from tests.scenes import an_event, people, routed, routing
 from tests.served import EVENT
 from tests.stored import ask
-from tests.test_flights import eventually
 from tests.test_lanes import Carrier
+from tests.workbench import eventually
 from tocsin.actors.escalation import escalate
 from tocsin.actors.fan_out import fan_out
 from tocsin.actors.jobs import Jobs
@@ -76,7 +76,7 @@ def content(redis_url: str) -> dict[bytes, Any]:
 
 
 async def claimed(store: Store, token: str, most: int) -> list[Claim]:
-    return await store.flights.claim(Channel.SMS, token, most, lease_ms=LEASE_MS, attempts=3, resend=True)
+    return await store.attempts.claim(Channel.SMS, token, most, lease_ms=LEASE_MS, attempts=3, resend=True)
 
 
 def lane(store: Store, carrier: Carrier) -> Lane:
@@ -107,7 +107,7 @@ async def test_a_script_that_redis_has_no_room_for_has_changed_nothing(store: St
         lambda: flights.route(planned, 0, [routing(planned, user) for user in USERS]),
         lambda: flights.escalate([Channel.SMS]),
         lambda: claimed(store, "another", 5),
-        lambda: flights.begin(claims, "begun", lease_ms=LEASE_MS, detail={}),
+        lambda: store.attempts.begin(claims, "begun", lease_ms=LEASE_MS, detail={}),
         lambda: store.calls.put("route", "route", "x"),
     )
     before = content(redis_url)
@@ -124,10 +124,10 @@ async def test_what_hands_back_records_and_drains_passes_a_full_redis(store: Sto
     event = an_event(SMS_NOW)
     await routed(store.flights, event, *USERS)
     claims = await claimed(store, "t", 4)
-    await store.flights.begin(claims[:2], "t", lease_ms=LEASE_MS, detail={})
+    await store.attempts.begin(claims[:2], "t", lease_ms=LEASE_MS, detail={})
     with full(redis_url):
-        await store.flights.record([Ending(claims[0], Status.SENT, {})])
-        await store.flights.release(claims[2:], "t")
+        await store.attempts.record([Ending(claims[0], Status.SENT, {})])
+        await store.attempts.release(claims[2:], "t")
         await store.flights.back_off(f"e:{event.id}", event.id, error=None)
         await store.alive("one", ["persist"])
         assert (await store.depths()).actor_processes == 1
@@ -181,7 +181,7 @@ async def test_a_claim_that_redis_has_no_room_to_begin_is_handed_back(
     event = an_event(SMS_NOW)
     await store.profiles.keep_inline(event.id, people("u1"), 600_000)
     await routed(store.flights, event, "u1")
-    begin = store.flights.begin
+    begin = store.attempts.begin
 
     async def without_room(*claims: Any, **rules: Any) -> list[bool]:
         with full(redis_url):
@@ -189,7 +189,7 @@ async def test_a_claim_that_redis_has_no_room_to_begin_is_handed_back(
 
     sms = lane(store, carrier := Carrier())
     with monkeypatch.context() as patch:
-        patch.setattr(store.flights, "begin", without_room)
+        patch.setattr(store.attempts, "begin", without_room)
         await sms.run()
         await sms.close(2)
     assert carrier.got == []

@@ -13,8 +13,8 @@ from prometheus_client import CollectorRegistry
 
 from tests.clock import Clock
 from tests.scenes import an_event, routed
-from tests.test_flights import LEASE_MS, Bench
 from tests.test_lanes import Carrier, lane, run_until, sms_to, store, told  # noqa: F401  # a fixture among them
+from tests.workbench import LEASE_MS, Bench
 from tocsin.actors.metrics import Gauges
 from tocsin.channels.contract import Limited, rate_of
 from tocsin.channels.registry import build_senders, context_of
@@ -48,13 +48,13 @@ class Rated(Bench):
 
     async def take(self, most: int = 100, *, token: str | None = None, lease_ms: int = LEASE_MS) -> list[Claim]:
         self._tokens += 1
-        return await self.flights.claim(
+        return await self.attempts.claim(
             Channel.SMS, token or f"t{self._tokens}", most, lease_ms=lease_ms, attempts=3, resend=False,
             provider="carrier", rate=self.rate,
         )  # fmt: skip
 
     async def give_back(self, claims: Sequence[Claim]) -> None:
-        await self.flights.release(claims, claims[0].token, rate=self.rate)
+        await self.attempts.release(claims, claims[0].token, rate=self.rate)
 
     async def bucket(self) -> Bucket:
         (bucket,) = await self.rates.buckets([(Channel.SMS, "carrier", self.rate)])

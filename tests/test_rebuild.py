@@ -61,12 +61,12 @@ class Process:
     async def claim(self, channel: Channel = Channel.SMS, *, resend: bool = False) -> list[Claim]:
         await self.store.flights.escalate(queues.SENDING_CHANNELS)
         token = os.urandom(8).hex()
-        return await self.store.flights.claim(channel, token, 100, lease_ms=LEASE_MS, attempts=3, resend=resend)
+        return await self.store.attempts.claim(channel, token, 100, lease_ms=LEASE_MS, attempts=3, resend=resend)
 
     async def begun(self, channel: Channel = Channel.SMS) -> list[Claim]:
         claims = await self.claim(channel)
         detail = {"provider": "p"}
-        assert all(await self.store.flights.begin(claims, claims[0].token, lease_ms=LEASE_MS, detail=detail))
+        assert all(await self.store.attempts.begin(claims, claims[0].token, lease_ms=LEASE_MS, detail=detail))
         return claims
 
     async def route_all(self, event: Event) -> None:
@@ -137,11 +137,11 @@ async def test_nothing_is_started_in_a_redis_that_was_emptied(process: Process) 
     await process.route_all(event)
     (claim,) = await process.claim()
     await process.flush()
-    flights = process.store.flights
+    flights, attempts = process.store.flights, process.store.attempts
     for call in (
         flights.escalate([Channel.SMS]),
-        flights.claim(Channel.SMS, "t", 1, lease_ms=1, attempts=1, resend=False),
-        flights.begin([claim], claim.token, lease_ms=1, detail={}),
+        attempts.claim(Channel.SMS, "t", 1, lease_ms=1, attempts=1, resend=False),
+        attempts.begin([claim], claim.token, lease_ms=1, detail={}),
         flights.take_page(event, "0"),
         flights.route(event, 0, []),
     ):
@@ -188,7 +188,7 @@ async def test_a_send_under_way_ends_as_its_sender_says(process: Process) -> Non
     await process.flush()
     assert await process.rebuilt()
     assert await process.claim() == []
-    await process.store.flights.record([Ending(claim, Status.SENT, {"provider": "p"})])
+    await process.store.attempts.record([Ending(claim, Status.SENT, {"provider": "p"})])
     await process.stored()
     assert await process.statuses(event) == {"SENT": 1}
     assert not await process.client.keys("tocsin:flight:*")
@@ -203,14 +203,14 @@ async def test_what_was_sent_is_not_sent_again(process: Process, when: str) -> N
     (claim,) = await process.begun()
     sent = [Ending(claim, Status.SENT, {"provider": "p"})]
     if when == "before anybody noticed":
-        await process.store.flights.record(sent)
+        await process.store.attempts.record(sent)
     await process.flush()
     await process.store.keeper.look()
     if when == "before the rebuild":
-        await process.store.flights.record(sent)
+        await process.store.attempts.record(sent)
     assert await process.rebuilt()
     if when == "after it":
-        await process.store.flights.record(sent)
+        await process.store.attempts.record(sent)
     assert await process.claim(resend=True) == []
     await process.stored()
     assert await process.statuses(event) == {"SENT": 1}
@@ -225,10 +225,10 @@ async def test_what_failed_is_tried_again_at_its_time(process: Process, when: st
     (claim,) = await process.begun()
     failed = [Ending(claim, Status.FAILED, {"provider": "p"}, retry_in_ms=1)]
     if when == "before the loss":
-        await process.store.flights.record(failed)
+        await process.store.attempts.record(failed)
     await process.flush()
     if when == "before the rebuild":
-        await process.store.flights.record(failed)
+        await process.store.attempts.record(failed)
     assert await process.rebuilt()
     (again,) = await process.claim()
     assert again.attempt == 2
@@ -298,13 +298,13 @@ async def test_a_notification_that_was_sent_and_whose_making_was_not_stored_is_n
     await process.route_all(event)
     claims = await process.begun()
     first = next(claim for claim in claims if claim.user == "u1")
-    await process.store.flights.record([Ending(first, Status.SENT, {"provider": "p"})])
+    await process.store.attempts.record([Ending(first, Status.SENT, {"provider": "p"})])
     await process.flush()
     assert await process.rebuilt()
     await process.route_all(event)
     assert await process.claim(resend=True) == []
     (second,) = [claim for claim in claims if claim.user == "u2"]
-    await process.store.flights.record([Ending(second, Status.SENT, {"provider": "p"})])
+    await process.store.attempts.record([Ending(second, Status.SENT, {"provider": "p"})])
     await process.stored()
     assert await process.statuses(event) == {"SENT": 2}
     assert not await process.client.keys("tocsin:flight:*")

@@ -72,11 +72,11 @@ class Scene:
             await self.run()
 
     async def claim(self, token: str = "t1", *, resend: bool = False) -> list[Claim]:
-        return await self.store.flights.claim(Channel.SMS, token, 100, lease_ms=LEASE_MS, attempts=3, resend=resend)
+        return await self.store.attempts.claim(Channel.SMS, token, 100, lease_ms=LEASE_MS, attempts=3, resend=resend)
 
-    async def sending(self, token: str = "t1") -> list[Claim]:
+    async def sending(self, token: str = "t1", *, lease_ms: int = LEASE_MS) -> list[Claim]:
         claims = await self.claim(token)
-        assert all(await self.store.flights.begin(claims, token, lease_ms=LEASE_MS, detail={"provider": "p"}))
+        assert all(await self.store.attempts.begin(claims, token, lease_ms=lease_ms, detail={"provider": "p"}))
         return claims
 
     async def statuses(self) -> dict[str, int]:
@@ -225,6 +225,20 @@ async def test_a_provider_call_that_nobody_holds_becomes_uncertain(scene: Scene)
         assert await scene.statuses() == {"UNCERTAIN": 50}
 
 
+async def test_what_a_killed_process_was_sending_is_said_to_be_uncertain_while_its_provider_rests(
+    scene: Scene,
+) -> None:
+    """Nobody claims then, and it is not a difference: both stores know of it."""
+    async with scene.draining():
+        await scene.routed(an_event(SOON), *FIFTY)
+        await scene.sending(lease_ms=1)
+        assert await scene.statuses() == {"SENDING": 50}
+        assert (await scene.run(repair=False)).in_sync
+        assert await scene.statuses() == {"SENDING": 50}
+        assert (await scene.run()).in_sync
+        assert await scene.statuses() == {"UNCERTAIN": 50}
+
+
 async def test_a_provider_call_that_goes_on_is_waited_for(scene: Scene) -> None:
     async with scene.draining():
         notes = await scene.routed(an_event(SOON), *FIFTY)
@@ -234,7 +248,7 @@ async def test_a_provider_call_that_goes_on_is_waited_for(scene: Scene) -> None:
         report = await scene.run()
         assert (report.checks["missing"].before, report.checks["missing"].after) == (50, 0)
         assert await scene.claim("t2") == []
-        await scene.store.flights.record([Ending(claim, Status.SENT, {}) for claim in claims])
+        await scene.store.attempts.record([Ending(claim, Status.SENT, {}) for claim in claims])
         assert await scene.statuses() == {"SENT": 50}
         assert (await scene.run()).in_sync
 
@@ -245,7 +259,7 @@ async def test_with_the_drain_behind_nothing_that_is_merely_late_is_touched(scen
     await scene.persister.drain()
     # From here on Postgres hears of nothing: fifty are sent, and fifty are new.
     claims = await scene.sending()
-    await scene.store.flights.record([Ending(claim, Status.SENT, {}) for claim in claims])
+    await scene.store.attempts.record([Ending(claim, Status.SENT, {}) for claim in claims])
     await scene.routed(an_event(SOON), *(f"v{number}" for number in range(50)))
     before = await everything(scene)
     for _ in range(2):
@@ -393,10 +407,12 @@ async def test_keys_that_nothing_would_remove_go_when_two_runs_agree(scene: Scen
         await scene.redis.persist(scene.keys.event(done.id))
         await scene.redis.rpush(scene.keys.chunk(gone.id, 3), "{}")
         await scene.redis.rpush(f"{scene.keys.namespace}:recipients:{gone.id}", "{}")
+        await scene.redis.hset(scene.keys.event(gone.id), "routed", "1")
         reports = [await scene.run() for _ in range(3)]
     assert [report.checks["leftovers"].repaired for report in reports[:2]] == [0, 3]
     assert reports[2].in_sync
     assert await scene.redis.pttl(scene.keys.event(done.id)) > 0
+    assert await scene.redis.pttl(scene.keys.event(gone.id)) > 0
     assert await scene.redis.exists(scene.keys.chunk(gone.id, 3), f"{scene.keys.namespace}:recipients:{gone.id}") == 0
 
 
@@ -416,7 +432,7 @@ async def test_a_repair_and_a_claim_at_once_send_once(scene: Scene) -> None:
         async def send(token: str) -> None:
             for turn in range(10):
                 claims = await scene.sending(f"{token}-{turn}")
-                await scene.store.flights.record([Ending(claim, Status.SENT, {}) for claim in claims])
+                await scene.store.attempts.record([Ending(claim, Status.SENT, {}) for claim in claims])
                 sent.extend(claims)
 
         await asyncio.gather(scene.run(), *(send(f"t{number}") for number in range(4)))
@@ -430,14 +446,14 @@ async def test_a_repair_and_a_replay_at_once_send_once(scene: Scene) -> None:
     async with scene.draining():
         notes = await scene.routed(an_event(SOON), *FIFTY)
         claims = await scene.sending()
-        await scene.store.flights.record([Ending(claim, Status.FAILED, {}) for claim in claims])
+        await scene.store.attempts.record([Ending(claim, Status.FAILED, {}) for claim in claims])
         assert await scene.statuses() == {"FAILED": 50}
         wanted = [ids.delivery_id(note, 1, Channel.SMS) for note in notes]
         replays = [scene.store.revival.replay_one(each, By("tests", "c1")) for each in wanted]
         await asyncio.gather(scene.run(), *replays, scene.run_if_free())
         await scene.run()
         again = await scene.sending("t2")
-        await scene.store.flights.record([Ending(claim, Status.SENT, {}) for claim in again])
+        await scene.store.attempts.record([Ending(claim, Status.SENT, {}) for claim in again])
         assert await scene.statuses() == {"SENT": 50}
         assert (await scene.run()).in_sync
     assert {claim.attempt for claim in again} == {2}

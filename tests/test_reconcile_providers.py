@@ -59,7 +59,7 @@ async def sent(scene: Scene, provider_id: Callable[[Claim], Any], *, events: int
     claims = await scene.sending()
     details = [{"provider": "twilio", "provider_id": provider_id(claim)} for claim in claims]
     endings = [Ending(claim, Status.SENT, detail) for claim, detail in zip(claims, details, strict=True)]
-    await scene.store.flights.record(endings)
+    await scene.store.attempts.record(endings)
     assert await scene.store.settled(10)
     return claims
 
@@ -150,7 +150,7 @@ async def test_receipts_that_never_came_are_asked_for(scene: Scene, sender: Send
         outcomes = [await sender.send(message) for message in messages.values() if message]
         details = [{"provider": "twilio", "provider_id": outcome.provider_id} for outcome in outcomes]
         endings = [Ending(claim, Status.SENT, detail) for claim, detail in zip(messages, details, strict=True)]
-        await scene.store.flights.record(endings)
+        await scene.store.attempts.record(endings)
         assert await scene.statuses() == {"SENT": 50}
         report = await scene.with_senders({Channel.SMS: sender}).run()
         assert (report.checks["receipts"].before, report.checks["receipts"].after) == (50, 0)
@@ -163,7 +163,7 @@ async def test_what_nobody_knows_is_counted_by_provider(scene: Scene) -> None:
         await scene.routed(an_event(SOON), *FIFTY)
         claims = await scene.sending()
         detail = {"provider": "twilio"}
-        await scene.store.flights.record([Ending(claim, Status.UNCERTAIN, detail) for claim in claims])
+        await scene.store.attempts.record([Ending(claim, Status.UNCERTAIN, detail) for claim in claims])
         report = await scene.run()
     assert report.providers["twilio"]["uncertain"] == 50
     assert report.in_sync

@@ -10,6 +10,7 @@ import pytest
 from tests.scenes import an_event, people
 from tocsin.domain.errors import PostgresAway, RedisAway, StillRunning
 from tocsin.domain.settings import load
+from tocsin.storage import queries
 from tocsin.storage.accepted import Idempotency
 from tocsin.storage.keys import Keys
 from tocsin.storage.postgres import Postgres
@@ -20,13 +21,18 @@ KEY = Idempotency("sender", "k1", "hash", {"id": "1"})
 
 
 @pytest.fixture
-async def store() -> AsyncIterator[Store]:
+def server() -> fakeredis.FakeServer:
+    return fakeredis.FakeServer()
+
+
+@pytest.fixture
+async def store(server: fakeredis.FakeServer) -> AsyncIterator[Store]:
     """A store on a fakeredis that is taken for durable, without Postgres."""
     settings = load({}).with_values(
         {"postgres.url": "postgresql://nobody@127.0.0.1:1/nothing", "redis.url": "redis://127.0.0.1:1"}
     )
     postgres = Postgres(settings.postgres)
-    made = Store(settings, postgres, fakeredis.FakeAsyncRedis(decode_responses=True))
+    made = Store(settings, postgres, fakeredis.FakeAsyncRedis(server=server, decode_responses=True))
     made._intake.redis_is_durable = True
     yield made
     await made.close()
@@ -78,6 +84,40 @@ async def test_a_key_that_was_taken_twice_because_the_answer_was_lost_is_this_re
         assert await store.repeats.begin(KEY) is None
     with pytest.raises(StillRunning):
         await store.repeats.begin(KEY)
+
+
+async def rests_in_redis_alone(store: Store, server: fakeredis.FakeServer, postgres_url: str) -> None:
+    """An event under KEY was taken while Postgres was away; now Postgres is back, and Redis away."""
+    store.life.adopt("a life", 0)
+    taken = await store.accept(an_event(accepted_ms=1), people("u1"), KEY)
+    assert taken.durability == "redis"
+    server.connected = False
+    store.postgres = Postgres(store.settings.with_values({"postgres.url": postgres_url}).postgres)
+    store._intake._postgres = store.keeper._postgres = store.postgres
+
+
+@pytest.mark.servers
+async def test_a_key_that_only_redis_knew_holds_when_postgres_is_back_and_redis_gone(
+    store: Store, server: fakeredis.FakeServer, postgres_url: str
+) -> None:
+    await rests_in_redis_alone(store, server, postgres_url)
+    assert (await store.accept(an_event(), people("u1"), KEY)).replay == {"id": "1"}
+    assert store.life.resting() == []
+    await store.postgres.close()
+
+
+@pytest.mark.servers
+async def test_a_key_that_only_redis_knew_is_soon_in_postgres_for_other_processes_too(
+    store: Store, server: fakeredis.FakeServer, postgres_url: str
+) -> None:
+    await rests_in_redis_alone(store, server, postgres_url)
+    keeping = asyncio.create_task(store.keeper.run())
+    async with asyncio.timeout(5):
+        while store.life.resting():  # noqa: ASYNC110  # the other end is in Postgres
+            await asyncio.sleep(0.01)
+    keeping.cancel()
+    assert len(await store.postgres.call(queries.recent_events, 10)) == 1
+    await store.postgres.close()
 
 
 async def test_an_answer_that_redis_was_away_for_is_known_to_it_when_it_is_back() -> None:

@@ -1,33 +1,19 @@
 """What Redis does not have is put back into motion once, and what it has is left as it is."""
 
 import os
-from collections.abc import AsyncIterator
-from typing import Any
 
-import fakeredis
 import pytest
 
 from tests.scenes import an_event, routed
-from tests.test_flights import GONE_MS, NEVER, Bench, eventually
+from tests.workbench import GONE_MS, NEVER, Bench, eventually
 from tocsin.domain import ids
 from tocsin.domain.delivery import Channel, Status
 from tocsin.domain.event import Event
 from tocsin.domain.plan import Step
 from tocsin.storage.flight_parts import Claim, Ending, OpenFlight, OpenStep
-from tocsin.storage.redis import connect
 
 LONG_AGO_MS = 1_000
 FAR_MS = 9_000_000_000_000
-
-
-@pytest.fixture(params=["fakeredis", pytest.param("redis", marks=pytest.mark.servers)])
-async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
-    if request.param == "fakeredis":
-        client: Any = fakeredis.FakeAsyncRedis(decode_responses=True)
-    else:
-        client = connect(request.getfixturevalue("redis_url"))
-    yield Bench(client)
-    await client.aclose()
 
 
 def lost(event: Event, *steps: OpenStep, user: str = "u1", read_ms: int = 0) -> OpenFlight:
@@ -72,7 +58,7 @@ async def test_a_claim_under_way_is_left_alone(bench: Bench) -> None:
     (claim,) = await bench.sending(Channel.SMS)
     assert await bench.flights.restore([lost(event, sms(Status.QUEUED))]) == ["there"]
     assert await bench.claim(Channel.SMS, "t2") == []
-    await bench.flights.record([Ending(claim, Status.SENT, {})])
+    await bench.attempts.record([Ending(claim, Status.SENT, {})])
     assert await bench.leftovers() == set()
 
 
@@ -100,7 +86,7 @@ async def test_a_call_that_was_under_way_ends_as_whoever_made_it_says(bench: Ben
     event = an_event()
     await bench.flights.restore([lost(event, sms(Status.SENDING, time_ms=FAR_MS))])
     claim = Claim(ids.notification_id(event.id, "u1"), 2, 1, "u1", event.id, Channel.SMS, os.urandom(4).hex())
-    await bench.flights.record([Ending(claim, Status.SENT, {})])
+    await bench.attempts.record([Ending(claim, Status.SENT, {})])
     assert await bench.leftovers() == set()
 
 

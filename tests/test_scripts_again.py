@@ -10,8 +10,8 @@ from redis.exceptions import ResponseError
 
 from tests.clock import Clock
 from tests.scenes import an_event, people, routed, routing
-from tests.test_flights import LEASE_MS, Bench
 from tests.test_restore import lost, sms
+from tests.workbench import LEASE_MS, Bench
 from tocsin.domain.delivery import Channel, Reason, Status
 from tocsin.domain.event import Contact
 from tocsin.domain.plan import Step
@@ -74,7 +74,7 @@ def bench(clock: Clock) -> Bench:
 @pytest.fixture
 def twice(bench: Bench) -> Twice:
     scripts = Twice(bench)
-    bench.flights._scripts = bench.journal._scripts = bench.lists._scripts = bench.profiles._scripts = scripts
+    bench.run_by(scripts)
     return scripts
 
 
@@ -94,9 +94,11 @@ async def test_nothing_more_changes_however_often_a_script_is_sent(bench: Bench,
     clock.advance(SOON_MS)
     assert await flights.escalate([Channel.SMS, Channel.EMAIL]) == (["s:SMS", "s:EMAIL"], False)
     one, two, three = await bench.claim(Channel.SMS)
-    await flights.release([three], "t1")
-    assert await flights.begin([one, two], "t1", lease_ms=LEASE_MS, detail={"provider": "p"}) == [True, True]
-    assert await flights.record([Ending(one, Status.SENT, {}), failed(two, SOON_MS)]) == [False, False]
+    await bench.attempts.release([three], "t1")
+    assert await bench.attempts.begin([one, two], "t1", lease_ms=LEASE_MS, detail={"provider": "p"}) == [True, True]
+    await bench.end_lease_of(two.notification, two.step)
+    await bench.attempts.end_leases(Channel.SMS, [(two.notification, two.step)], attempts=3, resend=True)
+    assert await bench.attempts.record([Ending(one, Status.SENT, {}), failed(two, SOON_MS)]) == [False, False]
     (read,) = await flights.read(one.user, [(one.notification, False)])
     assert read.state == "changed"
     assert await flights.withdraw(event.id, None, [one.notification, two.notification, three.notification]) == 0
@@ -139,14 +141,14 @@ async def test_work_whose_event_is_gone_is_no_work(bench: Bench, clock: Clock) -
 
 async def again(bench: Bench, name: str, call: Any) -> Any:
     """Makes a call and answers a function that sends the same script with the same arguments once more."""
-    run, sent = bench.flights._scripts.run, []
+    run, sent = bench.scripts.run, []
 
     async def noting(script: str, *arguments: object) -> Any:
         sent.append((script, arguments))
         return await run(script, *arguments)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bench.flights._scripts, "run", noting)
+        patch.setattr(bench.scripts, "run", noting)
         await call
     ((script, arguments),) = sent
     assert script == name
@@ -161,7 +163,7 @@ async def test_a_restore_that_comes_again_after_the_send_restores_nothing(bench:
     event = an_event()
     resend = await again(bench, "restore", bench.flights.restore([lost(event, sms(Status.QUEUED))]))
     (claim,) = await bench.sending(Channel.SMS)
-    await bench.flights.record([Ending(claim, Status.SENT, {})])
+    await bench.attempts.record([Ending(claim, Status.SENT, {})])
     clock.advance(LATER_MS)
     assert await resend() == ["restored"]
     assert await bench.claim(Channel.SMS, "t2") == []
@@ -171,11 +173,11 @@ async def test_a_restore_that_comes_again_after_the_send_restores_nothing(bench:
 async def test_an_outcome_that_comes_again_when_the_next_attempt_is_under_way_moves_nothing(bench: Bench) -> None:
     await routed(bench.flights, an_event(Step(Channel.SMS, 0)), "u1")
     (claim,) = await bench.sending(Channel.SMS)
-    resend = await again(bench, "record", bench.flights.record([failed(claim)]))
+    resend = await again(bench, "record", bench.attempts.record([failed(claim)]))
     (second,) = await bench.sending(Channel.SMS, "t2")
     answer, *_ = await resend()
     assert answer == "0"
-    assert await bench.flights.record([Ending(second, Status.SENT, {})]) == [False]
+    assert await bench.attempts.record([Ending(second, Status.SENT, {})]) == [False]
     assert await bench.leftovers() == set()
     assert [(n, status) for _, n, status, _ in await bench.moves() if status == "RETRYING"] == [(2, "RETRYING")]
 
@@ -189,26 +191,26 @@ async def test_an_actor_that_never_began_says_nothing_of_an_attempt_that_another
     clock.advance(LEASE_MS)
     (begun,) = await bench.sending(Channel.SMS, "t2")
     assert begun.attempt == never_begun.attempt
-    assert await bench.flights.record([failed(never_begun)]) == [False]
+    assert await bench.attempts.record([failed(never_begun)]) == [False]
     assert [status for _, _, status, _ in await bench.moves()] == ["SENDING"]
-    await bench.flights.record([Ending(begun, Status.UNCERTAIN, {})])
+    await bench.attempts.record([Ending(begun, Status.UNCERTAIN, {})])
     assert [status for _, _, status, _ in await bench.moves()] == ["SENDING", "UNCERTAIN"]
 
 
 async def test_a_release_that_comes_again_frees_nobody_elses_claim(bench: Bench) -> None:
     await routed(bench.flights, an_event(Step(Channel.SMS, 0)), "u1")
     claims = await bench.claim(Channel.SMS, "t1")
-    resend = await again(bench, "release", bench.flights.release(claims, "t1"))
+    resend = await again(bench, "release", bench.attempts.release(claims, "t1"))
     second = await bench.claim(Channel.SMS, "t2")
     await resend()
     assert await bench.claim(Channel.SMS, "t3") == []
-    assert await bench.flights.begin(second, "t2", lease_ms=LEASE_MS, detail={}) == [True]
+    assert await bench.attempts.begin(second, "t2", lease_ms=LEASE_MS, detail={}) == [True]
 
 
 async def test_a_beginning_that_comes_again_after_its_lease_begins_nothing_anew(bench: Bench, clock: Clock) -> None:
     await routed(bench.flights, an_event(Step(Channel.SMS, 0)), "u1")
     claims = await bench.claim(Channel.SMS, "t1")
-    resend = await again(bench, "begin", bench.flights.begin(claims, "t1", lease_ms=LEASE_MS, detail={}))
+    resend = await again(bench, "begin", bench.attempts.begin(claims, "t1", lease_ms=LEASE_MS, detail={}))
     clock.advance(LEASE_MS)
     (second,) = await bench.claim(Channel.SMS, "t2", resend=True)
     answer, *_ = await resend()
@@ -222,7 +224,7 @@ async def test_a_claim_that_comes_again_names_nothing_that_another_holds(bench: 
     clock.advance(SOON_MS + 1)
     (second,) = await bench.claim(Channel.SMS, "t2")
     assert await resend() == []
-    assert await bench.flights.begin([second], "t2", lease_ms=LEASE_MS, detail={}) == [True]
+    assert await bench.attempts.begin([second], "t2", lease_ms=LEASE_MS, detail={}) == [True]
 
 
 async def test_a_page_that_comes_again_is_not_made_again(bench: Bench) -> None:
@@ -261,7 +263,7 @@ async def test_a_stray_entry_of_the_index_lets_nobody_claim_what_is_claimed(benc
     (claim,) = await bench.claim(Channel.SMS)
     await bench.client.zadd(key, {f"{made.id}:1": 0})
     assert await bench.claim(Channel(key.split(":")[2]), "t2") == []
-    assert await bench.flights.begin([claim], "t1", lease_ms=LEASE_MS, detail={}) == [True]
+    assert await bench.attempts.begin([claim], "t1", lease_ms=LEASE_MS, detail={}) == [True]
     assert await bench.client.zscore("t:due:SMS", f"{made.id}:1") > 0
 
 

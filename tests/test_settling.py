@@ -7,8 +7,8 @@ import pytest
 
 from tests.scenes import an_event, routed
 from tests.served import ASHA, SETTINGS, Served, notification_of, problem_of, serving
-from tests.test_flights import GONE_MS, LEASE_MS, Bench, client
 from tests.test_http_people import Twilio
+from tests.workbench import GONE_MS, LEASE_MS, Bench
 from tocsin.domain import ids
 from tocsin.domain.delivery import Channel, Reason, Status, key
 from tocsin.domain.errors import Conflict
@@ -19,16 +19,9 @@ from tocsin.storage.flight_parts import Claim, Ending
 from tocsin.storage.settling import Settling, Telling
 from tocsin.storage.store import Store
 
-__all__ = ["client"]
-
-
-@pytest.fixture
-def bench(client: Any) -> Bench:
-    return Bench(client)
-
 
 def settling(bench: Bench) -> Settling:
-    return Settling(bench.flights._scripts)
+    return Settling(bench.scripts)
 
 
 def telling(claim: Claim, status: Status, attempt: int = 1, word: str | None = None) -> Telling:
@@ -40,7 +33,7 @@ async def waiting_again(bench: Bench, *, after_ms: int = 0) -> Claim:
     await routed(bench.flights, an_event(Step(Channel.SMS, 0)), "u1")
     (claim,) = await bench.sending(Channel.SMS)
     ending = Ending(claim, Status.UNCERTAIN, {}, retry_in_ms=after_ms, retry_reason=Reason.TIMEOUT)
-    assert await bench.flights.record([ending]) == [True]
+    assert await bench.attempts.record([ending]) == [True]
     return claim
 
 
@@ -57,14 +50,14 @@ async def test_a_receipt_stops_what_is_claimed_and_has_not_begun(bench: Bench) -
     claim = await waiting_again(bench)
     (again,) = await bench.claim(Channel.SMS, "t2")
     assert await settling(bench).tell([telling(claim, Status.SENT)]) == [True]
-    assert await bench.flights.begin([again], "t2", lease_ms=LEASE_MS, detail={}) == [False]
+    assert await bench.attempts.begin([again], "t2", lease_ms=LEASE_MS, detail={}) == [False]
 
 
 async def test_a_receipt_leaves_the_attempt_that_is_being_sent_to_its_holder(bench: Bench) -> None:
     claim = await waiting_again(bench)
     (again,) = await bench.sending(Channel.SMS, "t2")
     assert await settling(bench).tell([telling(claim, Status.SENT)]) == [False]
-    await bench.flights.record([Ending(again, Status.SENT, {})])
+    await bench.attempts.record([Ending(again, Status.SENT, {})])
     assert await bench.leftovers() == set()
 
 
@@ -85,7 +78,7 @@ async def test_a_receipt_settles_at_once_what_its_holder_has_not_recorded(
     assert await bench.leftovers() == set()
     assert await bench.claim(Channel.SMS, "t2", resend=True) == []
     late = Ending(claim, Status.UNCERTAIN, {}, retry_in_ms=0, retry_reason=Reason.TIMEOUT)
-    assert await bench.flights.record([late]) == [False]
+    assert await bench.attempts.record([late]) == [False]
     assert await bench.leftovers() == set()
 
 
@@ -167,15 +160,15 @@ async def in_doubt(served: Served, *, again_in_ms: int | None = None) -> str:
     """The id of an SMS whose outcome is unknown; with `again_in_ms` another attempt waits."""
     note = notification_of(await served.routed(recipients=[ASHA], channels=["SMS"]), "asha")
     (claim,) = await claimed(served.store)
-    await served.store.flights.begin([claim], claim.token, lease_ms=LEASE_MS, detail={"provider": "sandbox"})
+    await served.store.attempts.begin([claim], claim.token, lease_ms=LEASE_MS, detail={"provider": "sandbox"})
     ending = Ending(claim, Status.UNCERTAIN, {"reason": Reason.TIMEOUT}, again_in_ms, Reason.TIMEOUT)
-    await served.store.flights.record([ending])
+    await served.store.attempts.record([ending])
     await served.stored()
     return str(ids.delivery_id(note, claim.step, Channel.SMS))
 
 
 async def claimed(store: Store, token: str = "t1") -> list[Claim]:
-    return await store.flights.claim(Channel.SMS, token, 10, lease_ms=LEASE_MS, attempts=3, resend=False)
+    return await store.attempts.claim(Channel.SMS, token, 10, lease_ms=LEASE_MS, attempts=3, resend=False)
 
 
 async def settle(served: Served, delivery: str, outcome: str, **more: str) -> Any:

@@ -19,7 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from tests.clock import Clock
 from tests.scenes import an_event, people, routing
-from tests.test_flights import Bench
+from tests.workbench import Bench
 from tocsin.domain import ids
 from tocsin.domain.delivery import OPEN, RANK, Channel, History, Reason, Status, merge, parse_key, shown_attempt
 from tocsin.domain.event import Event
@@ -98,7 +98,8 @@ class Machine(RuleBasedStateMachine):
         self.loop = asyncio.new_event_loop()
         self.patch = pytest.MonkeyPatch()
         self.bench = Bench(self.connected())
-        self.scripts = self.bench.flights._scripts = Noting(self.bench)
+        self.scripts = Noting(self.bench)
+        self.bench.run_by(self.scripts)
         self.world = World()
         self.random = random.Random(1)
 
@@ -178,7 +179,7 @@ class Machine(RuleBasedStateMachine):
 
     def claim(self, channel: Channel, most: int, dies: bool) -> None:
         claims = self.do(
-            self.bench.flights.claim(
+            self.bench.attempts.claim(
                 channel,
                 self.random.randbytes(8).hex(),
                 most,
@@ -197,7 +198,7 @@ class Machine(RuleBasedStateMachine):
         if not self.world.claimed:
             return
         claim = _take(self.world.claimed, place)
-        (may,) = self.do(self.bench.flights.begin([claim], claim.token, lease_ms=LEASE_MS, detail={}))
+        (may,) = self.do(self.bench.attempts.begin([claim], claim.token, lease_ms=LEASE_MS, detail={}))
         if not may:
             return
         assert claim.notification not in self.world.quiet, "I5: begun after its read was answered"
@@ -212,13 +213,13 @@ class Machine(RuleBasedStateMachine):
             return
         claim = _take(self.world.claimed, place)
         if reached:
-            self.do(self.bench.flights.begin([claim], claim.token, lease_ms=LEASE_MS, detail={}))
+            self.do(self.bench.attempts.begin([claim], claim.token, lease_ms=LEASE_MS, detail={}))
         self._record(claim, Status.FAILED, retry_in_ms=0)
 
     def release(self, place: int, later: bool) -> None:
         if self.world.claimed:
             claim = _take(self.world.claimed, place)
-            self.do(self.bench.flights.release([claim], claim.token, delay_ms=SOON_MS if later else 0))
+            self.do(self.bench.attempts.release([claim], claim.token, delay_ms=SOON_MS if later else 0))
 
     def call_the_provider(self, place: int, dies: bool) -> None:
         if not self.world.sending:
@@ -373,7 +374,7 @@ class Machine(RuleBasedStateMachine):
 
     def _record(self, claim: Claim, status: Status, retry_in_ms: int | None = None) -> None:
         reason = Reason.TIMEOUT if retry_in_ms is not None else None
-        self.do(self.bench.flights.record([Ending(claim, status, {}, retry_in_ms=retry_in_ms, retry_reason=reason)]))
+        self.do(self.bench.attempts.record([Ending(claim, status, {}, retry_in_ms=retry_in_ms, retry_reason=reason)]))
 
     async def _lose(self, note: UUID) -> None:
         text = str(note)

@@ -19,49 +19,13 @@ local breaker = load_breaker(ARGV[8])
 local bucket = load_bucket(ARGV[9])
 most = tokens(bucket, let_through(breaker, most))
 
-local types = {}
-local function type_of(event)
-  if not types[event] then
-    types[event] = redis.call('HMGET', ns .. ':event:' .. event, 'type', 'mandatory')
-  end
-  return types[event][1] or '', types[event][2] == '1'
-end
-
--- Off holds at the last moment too, whoever switched it off after the plan was made.
-local function opted_out(flight)
-  local off = redis.call('HGET', ns .. ':optouts', flight.user)
-  if not off then
-    return false
-  end
-  local kind, mandatory = type_of(flight.event)
-  if mandatory then
-    return false
-  end
-  return string.find(off, ',' .. channel .. ',', 1, true) ~= nil
-    or string.find(off, ',' .. channel .. '@' .. kind .. ',', 1, true) ~= nil
-end
-
 local function hindrance(flight)
-  if flight.read > 0 then
-    return 'CANCELLED', 'read'
-  elseif is_cancelled(flight.event) then
-    return 'CANCELLED', 'cancelled'
-  elseif opted_out(flight) then
+  local why = unwanted(flight)
+  if why then
+    return 'CANCELLED', why
+  elseif is_opted_out(flight, channel) then
     return 'SUPPRESSED', 'opted_out'
   end
-end
-
--- A lease that ran out while the provider was called: nobody knows. The step goes on as another attempt or ends.
-local function lose(flight, step)
-  local reason = step.token == LOST and 'redis_lost' or 'lease_lost'
-  tell_move(flight.id, step, step.attempt, 'UNCERTAIN', because(reason))
-  if not resend or step.attempt % attempts == 0 then
-    end_step(flight, step)
-    return false
-  end
-  step.attempt, step.status, step.time, step.lost = step.attempt + 1, 'R', now, reason
-  tell_move(flight.id, step, step.attempt, 'RETRYING', because_until(reason, now))
-  return true
 end
 
 local claimed = {}
@@ -84,7 +48,7 @@ local function try(entry, critical, sparing)
   if sparing and step.status ~= 'G' and step.attempt % attempts == 0 then
     return true
   end
-  local alive = step.status ~= 'G' or lose(flight, step)
+  local alive = step.status ~= 'G' or end_lease(flight, step, attempts, resend)
   if alive then
     local status, reason = hindrance(flight)
     if status then

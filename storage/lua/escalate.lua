@@ -15,8 +15,9 @@ local due = redis.call('ZRANGEBYSCORE', ns .. ':due', '-inf', int(now), 'LIMIT',
 local calls = { #due == most and '1' or '0', '' }
 
 local function start(flight, step)
-  if flight.read > 0 or is_cancelled(flight.event) then
-    tell_move(flight.id, step, step.attempt, 'CANCELLED', because(flight.read > 0 and 'read' or 'cancelled'))
+  local why = unwanted(flight)
+  if why then
+    tell_move(flight.id, step, step.attempt, 'CANCELLED', because(why))
     end_step(flight, step)
   elseif step.channel == 'IN_APP' then
     list_in_app(flight.id, flight.event, flight.user, inbox)

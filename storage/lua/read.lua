@@ -8,20 +8,6 @@ free_first()
 local marker, user, token = ARGV[2], ARGV[3], ARGV[4]
 local answers, told = {}, {}
 
-local function cancel_waiting(flight)
-  local waiting = {}
-  for _, step in ipairs(flight.steps) do
-    if step.status ~= 'G' then
-      table.insert(waiting, step)
-    end
-  end
-  for _, step in ipairs(waiting) do
-    tell_move(flight.id, step, step.attempt, 'CANCELLED', because('read'))
-    end_step(flight, step)
-  end
-  save_flight(flight)
-end
-
 for position = 5, #ARGV, 2 do
   local id, owned = ARGV[position], ARGV[position + 1] == '1'
   local flight, earlier, reader, by = load_flight(id), read_mark(id)
@@ -35,7 +21,7 @@ for position = 5, #ARGV, 2 do
   else
     if flight and flight.read == 0 then
       flight.read = tonumber(earlier or now)
-      cancel_waiting(flight)
+      cancel_waiting(flight, 'read')
     end
     if earlier then
       table.insert(answers, (by == token and 'changed|' or 'known|') .. earlier)

@@ -40,15 +40,15 @@ for position = 6, #ARGV, 12 do
   mine = mine and is_final(join(status_of(step), closing))
   judge_provider(position, mine)
   if mine then
-    local delay = tonumber(ARGV[position + 7])
-    if delay and flight.read == 0 and not is_cancelled(flight.event) then
+    local delay, why = tonumber(ARGV[position + 7]), unwanted(flight)
+    if delay and not why then
       step.attempt, step.status, step.time, step.token = attempt + 1, 'R', now + delay, ''
       tell_move(id, step, step.attempt, 'RETRYING', because_until(ARGV[position + 8], step.time))
       wait_in_channel(flight, step)
       again = '1'
     else
       if delay then
-        tell_move(id, step, attempt + 1, 'CANCELLED', because(flight.read > 0 and 'read' or 'cancelled'))
+        tell_move(id, step, attempt + 1, 'CANCELLED', because(why))
       end
       end_step(flight, step)
     end

@@ -47,8 +47,9 @@ local function put(flight, step)
   if known then
     table.remove(flight.steps, position)
   end
-  if step.status ~= 'G' and (flight.read > 0 or is_cancelled(flight.event)) then
-    tell_move(flight.id, step, step.attempt, 'CANCELLED', because(flight.read > 0 and 'read' or 'cancelled'))
+  local why = unwanted(flight)
+  if why and step.status ~= 'G' then
+    tell_move(flight.id, step, step.attempt, 'CANCELLED', because(why))
     return 'cancelled'
   end
   table.insert(flight.steps, step)

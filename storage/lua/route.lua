@@ -163,8 +163,11 @@ tell('{"f":"routed","e":"' .. event .. '","at":' .. now_text .. ',"cid":' .. cid
   .. table.concat(routed, ',') .. ']}')
 redis.call('DEL', chunk_key)
 redis.call('ZREM', ns .. ':due', 'c:' .. event .. ':' .. chunk)
-redis.call('HINCRBY', event_key(event), 'routed', 1)
-complete_if_done(event, keep)
+if redis.call('EXISTS', event_key(event)) == 1 then
+  -- Of one that is forgotten nothing is made that nothing would remove.
+  redis.call('HINCRBY', event_key(event), 'routed', 1)
+  complete_if_done(event, keep)
+end
 append_facts()
 
 -- A fan-out that paused is called once when half of the open chunks are routed, and once when all are.

@@ -44,7 +44,11 @@ local function look_at_event(event, may_go)
   local key = event_key(event)
   local state = redis.call('HMGET', key, 'cursor', 'fanned', 'chunks', 'routed', 'audience')
   if not state[1] then
-    return 'absent' -- its content alone may be there, for deliveries of it (content.lua)
+    -- Its content alone may be there, for deliveries of it (content.lua), and goes by itself; anything else does not.
+    if mend and redis.call('PTTL', key) == -1 then
+      redis.call('PEXPIRE', key, keep)
+    end
+    return 'absent'
   elseif redis.call('PTTL', key) > 0 then
     return 'ok'
   elseif state[2] == '0' then

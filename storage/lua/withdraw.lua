@@ -13,18 +13,7 @@ end
 for position = 5, #ARGV do
   local flight = load_flight(ARGV[position])
   if flight and flight.event == event then
-    local waiting = {}
-    for _, step in ipairs(flight.steps) do
-      if step.status ~= 'G' then
-        table.insert(waiting, step)
-      end
-    end
-    for _, step in ipairs(waiting) do
-      tell_move(flight.id, step, step.attempt, 'CANCELLED', because('cancelled'))
-      end_step(flight, step)
-      cancelled = cancelled + 1
-    end
-    save_flight(flight)
+    cancelled = cancelled + cancel_waiting(flight, 'cancelled')
   end
 end
 append_facts()
