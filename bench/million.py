@@ -22,7 +22,7 @@ import click
 from tocsin.bench import crowd, page
 from tocsin.bench.api import Api
 from tocsin.bench.report import Figure, keep, show, shown, under
-from tocsin.bench.servers import ADMIN_KEY, Program, Servers, folder, own_servers, running, tocsin
+from tocsin.bench.servers import ADMIN_KEY, Program, Servers, folder, own_servers, running, stop_with_us, tocsin
 from tocsin.bench.watch import Watch, thinned
 
 _ACTORS: Final = 2
@@ -70,6 +70,7 @@ class Mortals:
 @click.option("--keep/--no-keep", "kept", default=True, help="Whether to write what was found to bench/results.")
 def main(*, people: int, kills: int, kept: bool) -> None:
     """Posts one event to many people and kills its actors on the way."""
+    stop_with_us()
     began_s = time.time()
     figures, counts = measure(people, kills)
     show(figures, f"one event to {people:,} recipients, {kills} times kill -9")
