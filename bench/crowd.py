@@ -16,6 +16,7 @@ from tocsin.storage.connecting import connect
 
 _MOST_AT_ONCE: Final = 10_000
 """How many ids one request may name."""
+_TOGETHER: Final = 200
 _ROWS_AT_ONCE: Final = 100_000
 _OF_EVENT: Final = "id between %s and %s"
 _SIZE: Final = "select pg_database_size(current_database()), pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')"
@@ -64,6 +65,16 @@ def tell_everybody(api: Api, people: int, **content: Any) -> list[UUID]:
     if "everyone" in document["components"]["schemas"]["PostNotification"]["properties"]:
         return [_post(api, content | {"everyone": True})]
     return tell(api, people, **content)
+
+
+def tell_often(api: Api, count: int, event: dict[str, Any]) -> list[str]:
+    """Posts the same event to one person so many times; answers the notifications."""
+    made: list[str] = []
+    while len(made) < count:
+        together = {"notifications": [event] * min(_TOGETHER, count - len(made))}
+        answers = api.ask("POST", "/api/notifications/bulk", together)["results"]
+        made += [answer["result"]["notifications"][0]["id"] for answer in answers]
+    return made
 
 
 def _post(api: Api, content: dict[str, Any]) -> UUID:

@@ -64,10 +64,11 @@ def measure(seconds: float, people: int | None = None) -> list[Figure]:
         settings = load({}).with_values(given)
         client = redis.Redis.from_url(servers.other_redis_url)
         heard = _heard(servers, where, settings, many)
+        ready = [_as_arguments(call) for call in heard]
         ours, lua, single = [], [], []
         for number in range(_ROUNDS):
             ours.append(many / asyncio.run(_round(settings, number, many)))
-            lua.append(many / _timed(client, lambda: _in_lua(client, heard)))
+            lua.append(many / _timed(client, lambda: _in_lua(client, ready)))
             single.append(many / _timed(client, lambda: _in_pipelines(client, heard)))
         client.close()
     commands = sum(len(call) for call in heard)
@@ -180,13 +181,10 @@ def _timed(client: Any, work: Callable[[], None]) -> float:
     return time.perf_counter() - began_s
 
 
-def _in_lua(client: Any, calls: Sequence[Sequence[Command]]) -> None:
-    """One call of a script for each that there was."""
+def _in_lua(client: Any, calls: Sequence[Sequence[bytes]]) -> None:
+    """One call of a script for each that there was; its arguments are ready."""
     script = client.register_script(_REPLAY)
-    for call in calls:
-        arguments: list[Any] = []
-        for command in call:
-            arguments += [len(command), *command]
+    for arguments in calls:
         script(args=arguments)
 
 
@@ -197,3 +195,7 @@ def _in_pipelines(client: Any, calls: Sequence[Sequence[Command]]) -> None:
         for command in call:
             pipeline.execute_command(*command)
         pipeline.execute()
+
+
+def _as_arguments(call: Sequence[Command]) -> list[bytes]:
+    return [part for command in call for part in (b"%d" % len(command), *command)]

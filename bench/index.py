@@ -11,7 +11,7 @@ import random
 import threading
 import time
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
 from tocsin.bench import crowd
@@ -115,11 +115,7 @@ def _readable(here: Site, count: int) -> Sequence[str]:
     """Notifications of one reader, stored, whose later step waits."""
     event = {"type": "community.update", "message": "Read me.", "policy": "bench_far", "deliveryStrategy": "ESCALATION"}
     event |= {"recipients": [{"id": _READER, "phone": "+14155550123"}]}
-    made: list[str] = []
-    while len(made) < count:
-        together: dict[str, Any] = {"notifications": [event] * min(200, count - len(made))}
-        answers = here.sender.ask("POST", "/api/notifications/bulk", together)["results"]
-        made += [answer["notifications"][0]["id"] for answer in answers]
+    made = crowd.tell_often(here.sender, count, event)
     crowd.until(lambda: not here.waiting.facts(), _LIMIT_S, 0.25)
     return made
 

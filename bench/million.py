@@ -22,7 +22,7 @@ import click
 from tocsin.bench import crowd, page
 from tocsin.bench.api import Api
 from tocsin.bench.report import Figure, keep, show, shown, under
-from tocsin.bench.servers import ADMIN_KEY, Program, Servers, folder, own_servers, running, tocsin
+from tocsin.bench.servers import ADMIN_KEY, Program, Servers, folder, own_servers, running, stop_with_us, tocsin
 from tocsin.bench.watch import Watch, thinned
 
 _ACTORS: Final = 2
@@ -70,6 +70,7 @@ class Mortals:
 @click.option("--keep/--no-keep", "kept", default=True, help="Whether to write what was found to bench/results.")
 def main(*, people: int, kills: int, kept: bool) -> None:
     """Posts one event to many people and kills its actors on the way."""
+    stop_with_us()
     began_s = time.time()
     figures, counts = measure(people, kills)
     show(figures, f"one event to {people:,} recipients, {kills} times kill -9")
@@ -79,6 +80,8 @@ def main(*, people: int, kills: int, kept: bool) -> None:
             page.remake()
     if wrong := [f"{name} {count}" for name, count in counts.items() if count != people]:
         sys.exit(f"not exact: {', '.join(wrong)} of {people}")
+    if figures[0].notes["lists_left"]:
+        sys.exit("there are inbox entries left in Redis")
     if missed := [each.name for each in figures if not each.reached]:
         sys.exit(f"missed: {', '.join(missed)}")
 
@@ -109,11 +112,19 @@ def measure(people: int, kills: int) -> tuple[list[Figure], dict[str, int]]:
             crowd.until(lambda: not waiting.facts() and not waiting.work(), _LIMIT_S, 0.5)
             after_mb = _settled_mb(waiting, before_mb)
         counts = {name: sum(stored.value(query, event) for event in events) for name, query in _COUNTS}
-        counts["lists_left"] = waiting.members("notifications:*") + people
+        lists_left = waiting.members("notifications:*")
     peaks = {f"{name} MB".replace(" ", "_"): round(watch.peak(name)) for name in watch.series}
     ours = max(watch.peak(name) for name in watch.series if name.startswith("tocsin"))
     return [
-        shown("killed_completed", "s", [took_s], killed=mortals.killed, events=len(events), **counts),
+        shown(
+            "killed_completed",
+            "s",
+            [took_s],
+            killed=mortals.killed,
+            events=len(events),
+            lists_left=lists_left,
+            **counts,
+        ),
         under("killed_redis_left", "MB", [max(0.0, after_mb - before_mb)], _MOST_LEFT_MB, before=round(before_mb, 1)),
         Figure("killed_memory", ours, 0.0, "MB", notes=peaks, series=thinned(watch.series)),
     ], counts

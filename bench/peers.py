@@ -41,6 +41,7 @@ _LIMIT_S: Final = 180.0
 _LOOK_S: Final = 0.01
 _STEPS: Final = (Step(Channel.IN_APP, 0),)
 _TOGETHER: Final = 100
+_THREADS: Final = "8"
 _CORES: Final = str(len(os.sched_getaffinity(0)))
 
 Left = Callable[[Any], int]
@@ -59,7 +60,7 @@ class Peer:
 _PEERS: Final = (
     Peer(
         "dramatiq",
-        ("-m", "dramatiq", "dramatiq_items", "--processes", _CORES, "--threads", "8"),
+        ("-m", "dramatiq", "dramatiq_items", "--processes", _CORES, "--threads", _THREADS),
         lambda client: client.hlen("dramatiq:default.msgs"),
         2_000,
     ),
@@ -77,7 +78,7 @@ _PEERS: Final = (
     ),
     Peer(
         "huey",
-        ("-m", "huey.bin.huey_consumer", "huey_items.huey", "--workers", "8", "--quiet"),
+        ("-m", "huey.bin.huey_consumer", "huey_items.huey", "--workers", _THREADS, "--quiet"),
         lambda client: client.llen("huey.redis.items"),
         2_000,
     ),
@@ -129,12 +130,15 @@ class _Bench:
                 return items - int(self._client.hget(f"tocsin:event:{events[0]}", "routed") or 0) * _TOGETHER
             return int(self._client.zcard("tocsin:due"))
 
-        return self._rate(tocsin("actors", "--queues", "fan_out,route"), self._servers.environ(), left, items)
+        return self._rate(
+            tocsin("actors", "--queues", "fan_out,route", "--threads", _THREADS), self._servers.environ(), left, items
+        )
 
     def theirs(self, peer: Peer, items: int) -> float:
         """Items a second of a peer."""
         self._other.flushdb()
-        environ = {"REDIS_URL": self._servers.other_redis_url, "PYTHONPATH": str(_FOLDER)}
+        url = self._servers.other_redis_url
+        environ = {"REDIS_URL": url, "RQ_REDIS_URL": url, "PYTHONPATH": str(_FOLDER)}
         put = [str(_PYTHON), str(_FOLDER / "items.py"), peer.name, str(items)]
         subprocess.run(put, env=os.environ | environ, cwd=self._where, check=True, timeout=_LIMIT_S)
         return self._rate(peer.command, environ, lambda: peer.left(self._other), items, str(_PYTHON))

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import Final
 
+from tocsin.bench import crowd
 from tocsin.bench.api import Api, NotFound
 from tocsin.bench.report import Figure, quantile, under
 from tocsin.bench.servers import ADMIN_KEY, Program, folder, own_servers, running, tocsin
 
 _RATE: Final = 20
-_TOGETHER: Final = 200
 _ROUNDS: Final = 3
 _USER: Final = "reader"
 _SETTLE_S: Final = 2.0
@@ -61,11 +61,7 @@ def _posted(sender: Api, count: int) -> Sequence[str]:
         "recipients": [person],
         "deliveryStrategy": "ESCALATION",
     }
-    made: list[str] = []
-    while len(made) < count:
-        together = {"notifications": [event] * min(_TOGETHER, count - len(made))}
-        answers = sender.ask("POST", "/api/notifications/bulk", together)["results"]
-        made += [answer["notifications"][0]["id"] for answer in answers]
+    made = crowd.tell_often(sender, count, event)
     end_s = time.monotonic() + _SETTLED_WITHIN_S
     while not _is_stored(sender, made[-1]):
         if time.monotonic() > end_s:

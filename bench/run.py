@@ -17,6 +17,7 @@ import click
 
 from tocsin.bench import accept, broadcast, fan_out, idle, index, page, peers, persist, read, rebuild, scale, sends
 from tocsin.bench.report import Figure, keep, show
+from tocsin.bench.servers import stop_with_us
 
 Measure = Callable[[float, int | None], list[Figure]]
 
@@ -48,6 +49,7 @@ def main(*, stages: str, seconds: float, people: int | None, kept: bool) -> None
     names = [name.strip() for name in stages.split(",") if name.strip()]
     if unknown := [name for name in names if name not in STAGES]:
         raise click.BadParameter(f"{', '.join(unknown)}; there are {', '.join(STAGES)}", param_hint="--stages")
+    stop_with_us()
     figures: list[Figure] = []
     began_s, failed = time.time(), []
     for name in names:

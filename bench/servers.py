@@ -1,6 +1,7 @@
 """What the stages measure on: a Postgres and a Redis in a folder that goes with them, and processes of the program."""
 
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -43,6 +44,11 @@ class Servers:
 
     def environ(self) -> dict[str, str]:
         return {"DATABASE_URL": self.postgres_url, "REDIS_URL": self.redis_url}
+
+
+def stop_with_us() -> None:
+    """Lets SIGTERM end this process as Ctrl-C does, so that nothing that it started outlives it."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
 
 @contextmanager
@@ -157,10 +163,15 @@ def processor_s(*pids: int) -> float:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """One below those that connections take for their own end, or one of those might have it by the time it is used."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
 
 
 def _answers_ok(port: int, path: str) -> bool:
