@@ -21,7 +21,7 @@ from tocsin.channels.contract import Sender
 from tocsin.domain.delivery import Channel
 from tocsin.domain.errors import Overloaded, Unavailable
 from tocsin.domain.event import Contact
-from tocsin.storage import idempotency, queries, users
+from tocsin.storage import idempotency, partitions, queries, users
 from tocsin.storage.memory import Work
 from tocsin.storage.store import Store
 
@@ -30,6 +30,7 @@ _OTHERS_START_S = 20
 _FORGET_S = 600
 _COUNT_S = 600
 _TEND_S = 60
+_PARTITIONS_S = 3_600
 _MOST_FORGOTTEN = 5_000
 _UNSTARTED_AFTER_MS = 5_000
 _MOST_SWEPT = 200
@@ -77,6 +78,7 @@ class Jobs:
             (self._mirror_people, _SWEEP_S),
             (self._forget_idempotency_keys, _FORGET_S),
             (self._tend_journal, _TEND_S),
+            (self._tend_partitions, _PARTITIONS_S),
             (self._look_up, self._store.settings.uncertain.every / 1000),
             (self._count_receipts, _COUNT_S),
         ):
@@ -108,6 +110,11 @@ class Jobs:
         for _ in range(_MOST_SUMS):
             if await self._store.postgres.call(queries.sum_up, _SUMMED_AT_ONCE) < _SUMMED_AT_ONCE:
                 return
+
+    async def _tend_partitions(self) -> None:
+        period = self._store.settings.postgres.partition
+        for made in await self._store.postgres.call(partitions.tend, period, _now_ms()):
+            logger.info("partition {} is made, and {} rows moved into it", made.name, made.moved)
 
     async def _look_up(self) -> None:
         await look_up(self._store, self._senders, self._store.settings.uncertain.most)

@@ -25,6 +25,8 @@ _LEAST_ROUNDS: Final = 3
 _MOST_ROUNDS: Final = 25
 _ENTRIES: Final = 64
 _CHUNK: Final = 100
+_BEGAN_MS: Final = time.time_ns() // 1_000_000
+"""Rows of now, as they lie in a partition of their time."""
 _TABLES: Final = ("notifications", "deliveries")
 
 
@@ -122,7 +124,7 @@ def _notification(event: UUID, user: str) -> list[Any]:
 
 def _at_ms(number: int) -> int:
     """A millisecond of the round's own, by which its rows are found again."""
-    return 1_760_000_000_000 + number * 1_000
+    return _BEGAN_MS + number * 1_000
 
 
 def _prefix(number: int) -> UUID:

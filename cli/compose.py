@@ -111,7 +111,7 @@ class Process:
     def _bring_up_to_date(self) -> None:
         url = self.settings.postgres.url
         assert url is not None  # noqa: S101  # `servers` gave every process one
-        migrate(url)
+        migrate(url, period=self.settings.postgres.partition)
 
     async def _migrate_later(self) -> None:
         while True:

@@ -24,8 +24,9 @@ def migrate(*, as_json: bool) -> None:
     """
     screen = Screen(as_json=as_json)
     try:
-        with _postgres(settings_here()) as url:
-            applied = migrations.migrate(url)
+        settings = settings_here()
+        with _postgres(settings) as url:
+            applied = migrations.migrate(url, period=settings.postgres.partition)
     except TocsinError as error:
         raise click.ClickException(str(error)) from error
     for name in applied:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from tocsin.domain.delivery import Channel
+from tocsin.domain.periods import Period
 from tocsin.domain.plan import Priority, Strategy
 from tocsin.domain.units import DurationMs, SizeBytes
 
@@ -90,6 +91,7 @@ class PostgresSettings(Section):
     pool: _Count
     connect_timeout: DurationMs
     statement_timeout: DurationMs
+    partition: Period
 
 
 class DataSettings(Section):

@@ -6,7 +6,8 @@ from dataclasses import dataclass, fields
 from typing import Any, Final
 from uuid import UUID
 
-from tocsin.domain.delivery import RANK, Fact, History, Status, parse_key
+from tocsin.domain import ids
+from tocsin.domain.delivery import RANK, Channel, Fact, History, Status, parse_key
 from tocsin.storage.id_ranges import first_of, of_event
 from tocsin.storage.models import Delivery, Event, Notification
 from tocsin.storage.moments import ms_of
@@ -14,6 +15,10 @@ from tocsin.storage.moments import ms_of
 _EVENT_ID_VERSION: Final = 7
 _DERIVED_ID_VERSION: Final = 8
 _WEEK_MS: Final = 7 * 86_400_000
+_OF_EVENT: Final = (
+    *(Event.type, Event.title, Event.message, Event.priority, Event.steps),
+    *(Event.accepted_at, Event.cancelled_at),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,18 +133,18 @@ def history_of(identifier: UUID) -> History | None:
 
 def delivery_status(notification: UUID) -> NotificationStatus | None:
     """A notification and its deliveries; None where it is not known."""
-    note = notification_row(notification)
-    if note is None:
+    row = _notification(notification)
+    if row is None:
         return None
-    return NotificationStatus(note, tuple(_row(row) for row in _deliveries_of(notification)))
+    return NotificationStatus(_note(row), tuple(_row(each) for each in _deliveries_of(row)))
 
 
 def journey(notification: UUID) -> Journey | None:
     """Everything that happened to a notification; None where it is not known."""
-    note = notification_row(notification)
-    if note is None:
+    found = _notification(notification)
+    if found is None:
         return None
-    rows = _deliveries_of(notification)
+    note, rows = _note(found), _deliveries_of(found)
     happenings = [*_of_the_whole(note), *(happening for row in rows for happening in _of_delivery(row))]
     happenings.sort(key=lambda each: (each.at_ms, each.attempt or 0, each.step or 0, _rank(each)))
     return Journey(note, tuple(map(_row, rows)), tuple(happenings))
@@ -156,14 +161,21 @@ def deliveries(wanted: DeliveryFilter, limit: int) -> list[DeliveryRow]:
 
 def notification_row(notification: UUID) -> NotificationRow | None:
     """A notification with what its event says; None until both are known."""
-    row = (
-        Notification.select(Notification, Event)
+    row = _notification(notification)
+    return _note(row) if row else None
+
+
+def _notification(identifier: UUID) -> Any:
+    """A notification with what is asked of its event; None until both are known."""
+    return (
+        Notification.select(Notification, *_OF_EVENT)
         .join(Event, on=(Event.id == Notification.event_id), attr="event")
-        .where(Notification.id == notification, Event.accepted_at.is_null(False))
+        .where(Notification.id == identifier, Event.accepted_at.is_null(False))
         .first()
     )
-    if row is None:
-        return None
+
+
+def _note(row: Any) -> NotificationRow:
     return NotificationRow(
         id=row.id,
         event_id=row.event_id,
@@ -181,9 +193,15 @@ def notification_row(notification: UUID) -> NotificationRow | None:
     )
 
 
-def _deliveries_of(notification: UUID) -> Sequence[Delivery]:
-    rows = Delivery.select().where(Delivery.notification_id == notification).order_by(Delivery.step, Delivery.id)
-    return list(rows)
+def _deliveries_of(note: Any) -> Sequence[Delivery]:
+    return list(Delivery.select().where(Delivery.id.in_(_planned(note))).order_by(Delivery.step, Delivery.id))
+
+
+def _planned(note: Any) -> list[UUID]:
+    """The ids that a notification's deliveries can have: each is derived from a step and its channel. By them, rather
+    than by an index of their own, the rows are found, and in one partition."""
+    numbers = range(1, len(note.event.steps) + 1)
+    return [ids.delivery_id(note.id, number, channel) for number in numbers for channel in Channel]
 
 
 def _rank(happening: Happening) -> int:
@@ -244,7 +262,8 @@ def _refers(reference: str) -> Any:
         first, last = of_event(identifier)
         return Delivery.id.between(first, last) & (Delivery.event_id == identifier)
     if identifier.version == _DERIVED_ID_VERSION:
-        return (Delivery.id == identifier) | (Delivery.notification_id == identifier)
+        note = _notification(identifier)
+        return Delivery.id.in_([identifier, *(_planned(note) if note else ())])
     return Delivery.provider_id == reference
 
 

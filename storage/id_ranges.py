@@ -5,7 +5,8 @@ from uuid import UUID
 from tocsin.domain import ids
 
 _BITS_BELOW = 80
-_LAST_MS = (1 << 48) - 1
+LAST_MS = (1 << 48) - 1
+"""The last moment that an id can begin with."""
 
 
 def of_event(event: UUID) -> tuple[UUID, UUID]:
@@ -16,4 +17,4 @@ def of_event(event: UUID) -> tuple[UUID, UUID]:
 
 def first_of(ms: int) -> UUID:
     """The least id of what began at `ms`, in milliseconds since 1970."""
-    return UUID(int=min(max(0, ms), _LAST_MS) << _BITS_BELOW)
+    return UUID(int=min(max(0, ms), LAST_MS) << _BITS_BELOW)
