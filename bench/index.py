@@ -46,7 +46,8 @@ def measure(seconds: float, people: int | None = None) -> list[Figure]:
     with site(each, settings=_POLICIES, sends=False) as here:
         waiting = _fill(here, each)
         due_s = max(3.0, min(15.0, seconds / 4))
-        late, reads = _run(here, due_s)
+        rate = _DUE_A_SECOND if people is None else max(_POSTS_A_SECOND, people // 50)
+        late, reads = _run(here, due_s, rate)
     return [
         *waiting,
         under(
@@ -54,7 +55,7 @@ def measure(seconds: float, people: int | None = None) -> list[Figure]:
             "ms",
             [quantile(late, 0.99)],
             250,
-            due_a_second=_DUE_A_SECOND,
+            due_a_second=rate,
             looked_at=len(late),
             median_ms=round(quantile(late, 0.5), 1),
             longest_ms=round(max(late, default=0.0)),
@@ -82,7 +83,7 @@ def _fill(here: Site, each: int) -> list[Figure]:
     ]
 
 
-def _run(here: Site, due_s: float) -> tuple[list[float], list[float]]:
+def _run(here: Site, due_s: float, rate: int) -> tuple[list[float], list[float]]:
     """How late each was that became due, and how long each reader waited while they did; both in ms."""
     mine = _readable(here, int(due_s * _READS_A_SECOND) + _WARM_READS)
     reader = Api(here.http.port, here.sender.ask("POST", f"/api/users/{_READER}/token")["token"])
@@ -90,7 +91,7 @@ def _run(here: Site, due_s: float) -> tuple[list[float], list[float]]:
         _read(reader, notification)
     began_s = time.monotonic()
     posted: list[UUID] = []
-    posting = threading.Thread(target=_post_at_pace, args=(here, due_s, posted))
+    posting = threading.Thread(target=_post_at_pace, args=(here, due_s, rate, posted))
     posting.start()
     time.sleep(max(0.0, began_s + _DUE_AFTER_S - time.monotonic()))
     reads = _read_at_pace(reader, mine[_WARM_READS:], due_s)
@@ -99,8 +100,8 @@ def _run(here: Site, due_s: float) -> tuple[list[float], list[float]]:
     return [float(late) for event in posted for late in here.stored.column(_LATE, event)], reads
 
 
-def _post_at_pace(here: Site, due_s: float, posted: list[UUID]) -> None:
-    sender, together = Api(here.http.port, ADMIN_KEY), _DUE_A_SECOND // _POSTS_A_SECOND
+def _post_at_pace(here: Site, due_s: float, rate: int, posted: list[UUID]) -> None:
+    sender, together = Api(here.http.port, ADMIN_KEY), rate // _POSTS_A_SECOND
     next_s = time.monotonic()
     for number in range(int(due_s * _POSTS_A_SECOND)):
         time.sleep(max(0.0, next_s - time.monotonic()))

@@ -81,7 +81,8 @@ class Program:
     ) -> None:
         self.port = _free_port()
         command = [str(self.port) if part == PORT else part for part in command]
-        self.log = where / f"{Path(command[0]).stem}-{self.port}.log"
+        name = command[min(2, len(command) - 1)] if command[0] == "-m" else command[0]
+        self.log = where / f"{Path(name).stem}-{self.port}.log"
         plain = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
         ours = {"TOCSIN_ADMIN_KEY": ADMIN_KEY, "TOCSIN_DATA__DIR": str(where)}
         # A process of actors answers on its metrics port alone.
