@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -113,14 +113,18 @@ class Program:
 
     def stop(self) -> float:
         """SIGTERM; answers after how many seconds it had ended."""
-        began_s = time.monotonic()
+        began_s, children = time.monotonic(), []
         if self.process.poll() is None:
+            children = psutil.Process(self.pid).children(recursive=True)
             self.process.send_signal(signal.SIGTERM)
         try:
             self.process.wait(40)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait(5)
+        for child in children:
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
         return time.monotonic() - began_s
 
 
