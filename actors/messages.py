@@ -1,6 +1,7 @@
 """From claims to messages: the event's content and where the person can be reached now."""
 
 from collections.abc import Sequence
+from uuid import UUID
 
 from tocsin.channels.contract import Message
 from tocsin.domain import ids
@@ -9,11 +10,20 @@ from tocsin.domain.event import Contact, Event
 from tocsin.storage.flight_parts import Claim
 from tocsin.storage.store import Store
 
+_MOST_KNOWN = 100
+"""Events that are remembered; what one says never changes."""
 
-async def messages_for(store: Store, claims: Sequence[Claim]) -> dict[Claim, Message | None]:
+
+async def messages_for(
+    store: Store, claims: Sequence[Claim], known: dict[UUID, Event] | None = None
+) -> dict[Claim, Message | None]:
     """What each claim has to say; None for one that has no address any more. A claim whose event or person cannot be
-    known now, because Postgres is away, is left out."""
-    events = await store.events({claim.event for claim in claims})
+    known now, because Postgres is away, is left out. `known` remembers events from one call to the next."""
+    events = {} if known is None else known
+    wanted = {claim.event for claim in claims}
+    if len(events) > _MOST_KNOWN:
+        events.clear()
+    events |= await store.events(wanted - events.keys())
     people = await store.reached([(claim.event, claim.user) for claim in claims])
     return {
         claim: _message(claim, events[claim.event], people[claim.event, claim.user])

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import format_datetime
+from functools import lru_cache
 from typing import Final
 from urllib.parse import quote
 
@@ -86,50 +87,99 @@ class Letterhead:
         return self.from_email.rpartition("@")[2]
 
 
+@dataclass(frozen=True, slots=True)
+class _Content:
+    """What of a message every recipient of it reads alike."""
+
+    title: str | None
+    text: str
+    event_type: str
+    link: str | None
+    locale: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """The subject's header, and everything from MIME-Version to the end."""
+
+    subject: bytes
+    body: bytes
+
+
 def compose(message: Message, head: Letterhead, to: str, *, now: datetime) -> bytes:
     """The mail as it goes over the wire."""
-    subject = subject_of(message)
-    text, html = _parts(message, head, subject)
+    link = action_link(message.metadata, head.public_url)
+    written = _written(_Content(message.title, message.text, message.event_type, link, message.locale), head)
     importance = _IMPORTANCE.get(message.priority)
+    names = (
+        f"Message-ID: <{message.delivery}@{head.domain}>\r\n"
+        f"{_unsubscribe(head)}"
+        "Auto-Submitted: auto-generated\r\n"
+        f"X-Tocsin-Delivery: {message.delivery}\r\n"
+        f"X-Tocsin-Notification: {message.notification}\r\n"
+        f"X-Tocsin-Attempt: {message.attempt}\r\n"
+    )
     return b"".join(
         (
-            mailbox_header("From", _shown(head.brand), head.from_email),
-            mailbox_header("To", _shown(message.name or ""), to),
-            text_header("Subject", subject),
-            header("Date", format_datetime(now)),
-            header("Message-ID", f"<{message.delivery}@{head.domain}>"),
-            header("List-Unsubscribe", f"<mailto:{quote(head.from_email, safe='@')}?subject=unsubscribe>"),
-            header("Auto-Submitted", "auto-generated"),
-            header("X-Tocsin-Delivery", str(message.delivery)),
-            header("X-Tocsin-Notification", str(message.notification)),
-            header("X-Tocsin-Attempt", str(message.attempt)),
+            _from(head),
+            mailbox_header("To", _shown(message.name) if message.name else "", to),
+            written.subject,
+            _date(now.replace(microsecond=0)),
+            names.encode("ascii"),
             header("Importance", importance) if importance else b"",
-            header("MIME-Version", "1.0"),
-            # Drawn, so that nobody can write it into a text.
-            alternatives(f"=_{secrets.token_hex(16)}", text, html),
+            written.body,
         )
     )
 
 
+@lru_cache(maxsize=64)
+def _written(content: _Content, head: Letterhead) -> _Written:
+    subject = _subject(content.title, content.event_type)
+    text, html = _parts(content, head, subject)
+    # Drawn when the text is known, so that nobody can write it into one.
+    body = header("MIME-Version", "1.0") + alternatives(f"=_{secrets.token_hex(16)}", text, html)
+    return _Written(text_header("Subject", subject), body)
+
+
+@lru_cache(maxsize=8)
+def _from(head: Letterhead) -> bytes:
+    return mailbox_header("From", _shown(head.brand), head.from_email)
+
+
+@lru_cache(maxsize=8)
+def _unsubscribe(head: Letterhead) -> str:
+    value = f"<mailto:{quote(head.from_email, safe='@')}?subject=unsubscribe>"
+    return header("List-Unsubscribe", value).decode("ascii")
+
+
+@lru_cache(maxsize=8)
+def _date(second: datetime) -> bytes:
+    return header("Date", format_datetime(second))
+
+
 def subject_of(message: Message) -> str:
     """The title, or what the event's type says: "event.approval" becomes "Event approval"."""
-    titled = one_line(message.title or "")
+    return _subject(message.title, message.event_type)
+
+
+def _subject(title: str | None, event_type: str) -> str:
+    titled = one_line(title or "")
     if not titled:
-        words = one_line(message.event_type.replace(".", " ").replace("_", " ").replace("-", " "))
+        words = one_line(event_type.replace(".", " ").replace("_", " ").replace("-", " "))
         titled = (words[:1].upper() + words[1:]) or "Notification"
     return fit_characters(titled, _LONGEST_SUBJECT)
 
 
-def _parts(message: Message, head: Letterhead, subject: str) -> tuple[str, str]:
-    text = plain(message.text).strip()
+def _parts(content: _Content, head: Letterhead, subject: str) -> tuple[str, str]:
+    text = plain(content.text).strip()
     words = {
         "subject": subject,
         "text": text,
         "paragraphs": [block.split("\n") for block in re.split(r"\n{2,}", text)],
-        "link": action_link(message.metadata, head.public_url),
+        "link": content.link,
         "brand": one_line(head.brand),
         "postal_address": one_line(head.postal_address or ""),
-        "language": one_line(message.locale or "en")[:35].replace("_", "-"),
+        "language": one_line(content.locale or "en")[:35].replace("_", "-"),
     }
     return _TEXT_PAGE.render(words), _HTML_PAGE.render(words)
 

@@ -8,6 +8,7 @@ import asyncio
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
@@ -54,6 +55,9 @@ _QUEUE_IDS: Final = (
     # SES answers "Ok 0100018…".
     re.compile(r"^(?:2\.\d\.\d )?ok ([\w.-]{16,200})$", re.IGNORECASE),
 )
+_PLAIN_NAME: Final = re.compile(r"(?=.{1,64}$)[A-Za-z0-9_+-]+(?:\.[A-Za-z0-9_+-]+)*")
+"""What stands before the @ of nearly all addresses, and needs no closer look."""
+_LONGEST_ADDRESS: Final = 254
 _ABOUT_THE_SENDER: Final = ("5.1.7", "5.1.8")
 _AUTHENTICATION_REQUIRED: Final = 530
 
@@ -207,8 +211,22 @@ def _queue_id(said: str) -> str | None:
 
 def _recipient(address: str) -> tuple[str, bool]:
     """The address to tell the server, and whether it needs SMTPUTF8: a domain alone never does."""
+    name, _, domain = address.rpartition("@")
+    if _PLAIN_NAME.fullmatch(name) and (known := _plain_domain(domain)) and len(name) + len(known) < _LONGEST_ADDRESS:
+        return f"{name}@{known}", False
     found = validate_email(address, check_deliverability=False, test_environment=True)
     return (found.ascii_email, False) if found.ascii_email else (found.normalized, True)
+
+
+@lru_cache(maxsize=4_096)
+def _plain_domain(domain: str) -> str | None:
+    """The domain in ASCII, None for one that is none. Looking at it is most of what looking at an address takes, and a
+    few domains are most people's."""
+    try:
+        found = validate_email(f"a@{domain}", check_deliverability=False, test_environment=True)
+    except EmailNotValidError:
+        return None
+    return found.ascii_domain
 
 
 def _after_reply(error: SMTPResponseException, private: tuple[str, ...], *, handed_over: bool) -> Outcome:

@@ -35,30 +35,29 @@ class People:
 
     async def reached(self, wanted: Sequence[tuple[UUID, str]]) -> dict[tuple[UUID, str], Contact]:
         """Where each (event, user) can be reached now; who cannot be known now is left out."""
-        given = await self._given(wanted)
-        people = {user: person or Recipient(id=user) for (_, user), person in given.items()}
+        given, known = await self._profiles.reached(wanted)
+        given |= await self._given_before([place for place in wanted if place not in given])
+        strangers = {user: person or Recipient(id=user) for (_, user), person in given.items() if user not in known}
         try:
-            contacts = await self.contacts_of(list(people.values()))
+            contacts = known | (await self.contacts_of(list(strangers.values())) if strangers else {})
         except PostgresAway:
-            contacts = await self._profiles.known(list(people))
+            contacts = known | await self._profiles.known(list(strangers))
         return {
             (event, user): contacts[user].overlaid(person) if person else contacts[user]
             for (event, user), person in given.items()
             if user in contacts
         }
 
-    async def _given(self, wanted: Sequence[tuple[UUID, str]]) -> dict[tuple[UUID, str], Recipient | None]:
+    async def _given_before(self, forgotten: Sequence[tuple[UUID, str]]) -> dict[tuple[UUID, str], Recipient | None]:
         """What was given inline, None for nothing. Redis forgets it some time after the last step; a delivery that is
         replayed later finds it in Postgres. Without either it cannot be known, and is left out."""
-        given = await self._profiles.inline(wanted)
-        forgotten = [place for place in wanted if place not in given]
         if not forgotten:
-            return given
+            return {}
         try:
-            found = await self._postgres.call(queries.given_inline, forgotten)
+            found: dict[tuple[UUID, str], Recipient | None] = await self._postgres.call(queries.given_inline, forgotten)
         except PostgresAway:
-            return given
-        return given | found
+            return {}
+        return found
 
     async def events(self, wanted: Iterable[UUID]) -> dict[UUID, Event]:
         """The events by id; those that cannot be known now are left out."""

@@ -4,7 +4,6 @@ The opt-outs are mirrored whole and kept up to date (few people have any), so th
 judged while Postgres is away, and so that a claim looks at them at the last moment.
 """
 
-import json
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 from uuid import UUID
@@ -88,21 +87,19 @@ class Profiles:
                 pipeline.pexpire(self._keys.contacts(event), ttl_ms + _LONGER_MS)
                 await pipeline.execute()
 
-    async def inline(self, wanted: Sequence[tuple[UUID, str]]) -> dict[tuple[UUID, str], Recipient | None]:
-        """What was given inline, by event and user, None for nothing; those that Redis has forgotten are left out."""
-        if not wanted:
-            return {}
-        events = list({event for event, _ in wanted})
-        with told():
-            async with self._client.pipeline(transaction=False) as pipeline:
-                for event in events:
-                    pipeline.hget(self._keys.event(event), "whole")
-                for event, user in wanted:
-                    pipeline.hget(self._keys.contacts(event), user)
-                found = await pipeline.execute()
-        whole = {event for event, text in zip(events, found, strict=False) if text == "1"}
-        return {
-            place: Recipient.model_validate(json.loads(text)) if text else None
-            for place, text in zip(wanted, found[len(events) :], strict=True)
-            if text or place[0] in whole
-        }
+    async def reached(
+        self, wanted: Sequence[tuple[UUID, str]]
+    ) -> tuple[dict[tuple[UUID, str], Recipient | None], dict[str, Contact]]:
+        """What was given inline, by event and user, None for nothing, without those that Redis has forgotten; and the
+        contacts that it has, by user."""
+        given: dict[tuple[UUID, str], Recipient | None] = {}
+        contacts: dict[str, Contact] = {}
+        for first in range(0, len(wanted), MOST_ITEMS):
+            places = wanted[first : first + MOST_ITEMS]
+            answer = await self._scripts.run("reach", *(part for place in places for part in place))
+            for place, whole, inline, contact in zip(places, answer[::3], answer[1::3], answer[2::3], strict=True):
+                if inline or whole == "1":
+                    given[place] = Recipient.model_validate_json(inline) if inline else None
+                if contact:
+                    contacts[place[1]] = Contact.model_validate_json(contact)
+        return given, contacts

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 from redis.exceptions import ResponseError
 
 from tests.scenes import an_event, people, routed
-from tocsin.actors import send
+from tocsin.actors import claims
 from tocsin.actors.fan_out import fan_out
 from tocsin.actors.metrics import SendCounters, StoredCounters
 from tocsin.actors.outcomes import SendRules
@@ -340,7 +340,7 @@ async def test_a_claim_whose_answer_was_lost_is_carried_all_the_same(
             raise RedisAway("the answer was lost")
         return claims
 
-    monkeypatch.setattr(send, "_AWAY_S", 0.01)
+    monkeypatch.setattr(claims, "_AWAY_S", 0.01)
     monkeypatch.setattr(store.attempts, "claim", unheard_at_first)
     await sms.run()  # nobody calls a second time: of what is claimed nothing may start
     await until(lambda: len(carrier.got) == 2)
@@ -361,13 +361,13 @@ async def test_of_a_claim_whose_answer_was_lost_no_more_is_carried_than_there_is
         await claim(channel, token, most, **rules)
         raise RedisAway("the answer was lost")
 
-    monkeypatch.setattr(sms, "_see_to_unanswered", lambda: None)
+    monkeypatch.setattr(sms._claims, "_see_to_unanswered", lambda: None)
     monkeypatch.setattr(store.attempts, "claim", unheard)
-    assert await sms._claim(3) == []
+    assert await sms._claims.take(3) == []
     monkeypatch.setattr(store.attempts, "claim", claim)
-    first = await sms._claim(1)
+    first = await sms._claims.take(1)
     await until(lambda: not sms._under_way)
-    assert len({each.user for each in (*first, *await sms._claim(3))}) == 3
+    assert len({each.user for each in (*first, *await sms._claims.take(3))}) == 3
     assert len(first) == 1
     await sms.close(2)
 
@@ -386,10 +386,10 @@ async def test_what_is_handed_back_while_redis_is_away_is_free_as_soon_as_it_is_
             raise RedisAway("no")
         await release(*claims, **rules)
 
-    monkeypatch.setattr(send, "_AWAY_S", 0.01)
+    monkeypatch.setattr(claims, "_AWAY_S", 0.01)
     monkeypatch.setattr(store.attempts, "release", away_at_first)
-    await sms._hand_back(await sms._claim(1))
-    assert len(await sms._claim(1)) == 1
+    await sms._claims.hand_back(await sms._claims.take(1))
+    assert len(await sms._claims.take(1)) == 1
     await sms.close(2)
 
 
