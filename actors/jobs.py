@@ -178,7 +178,7 @@ class Jobs:
             now_ms = await self._store.postgres.call(users.clock_ms)
             after = ""
             while page := await self._people(mirrored_ms, after):
-                await self._store.profiles.keep(page)
+                await self._store.profiles.renew(page)
                 after = page[-1].id
             await self._store.profiles.mirrored_up_to(now_ms)
 

@@ -127,7 +127,7 @@ class _Rebuild:
         now_ms = await self._store.postgres.call(users.clock_ms)
         after = ""
         while page := await self._store.postgres.call(users.all_opt_outs, after, _PAGE):
-            await self._store.profiles.keep(page)
+            await self._store.profiles.renew(page)
             after = page[-1].id
             self._counts["opt_outs"] += len(page)
         await self._store.profiles.mirrored_up_to(now_ms)

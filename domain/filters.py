@@ -127,8 +127,9 @@ def holds(wanted: Filter, attributes: Mapping[str, Any]) -> bool:
             return any(holds(part, attributes) for part in parts)
 
 
-def fit_attributes(given: Mapping[str, Any], field: str = "/attributes") -> dict[str, Any]:
-    """Attributes as they are kept: null means that there is none. Raises InvalidInput `bad_attribute`."""
+def fit_attributes(given: Mapping[str, Any], most_bytes: int, field: str = "/attributes") -> dict[str, Any]:
+    """Attributes as they are kept: null means that there is none. Raises InvalidInput `bad_attribute`, and `too_long`
+    where they take more than `most_bytes` as JSON."""
     kept: dict[str, Any] = {}
     for name, value in given.items():
         place = f"{field}/{_escaped(name)}"
@@ -137,14 +138,20 @@ def fit_attributes(given: Mapping[str, Any], field: str = "/attributes") -> dict
             raise InvalidInput(place, detail, code="bad_attribute")
         if value is None:
             continue
-        values = value if isinstance(value, list) else [value]
-        if len(values) > MOST_VALUES:
-            raise InvalidInput(place, f"The list is longer than {MOST_VALUES}.", code="bad_attribute")
-        for each in values:
-            if (trouble := _trouble_with(each)) is not None:
-                raise InvalidInput(place, trouble, code="bad_attribute")
+        if (trouble := _trouble_of(value)) is not None:
+            raise InvalidInput(place, trouble, code="bad_attribute")
         kept[name] = value
+    if kept and len(json.dumps(kept, ensure_ascii=False).encode()) > most_bytes:
+        raise InvalidInput(field, f"They are longer than {most_bytes} bytes as JSON.", code="too_long")
     return kept
+
+
+def _trouble_of(value: Any) -> str | None:
+    """Why an attribute cannot be that."""
+    values = value if isinstance(value, list) else [value]
+    if len(values) > MOST_VALUES:
+        return f"The list is longer than {MOST_VALUES}."
+    return next((trouble for each in values if (trouble := _trouble_with(each)) is not None), None)
 
 
 def is_name(text: str) -> bool:

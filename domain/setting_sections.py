@@ -149,6 +149,7 @@ class TypeDefaults(Section):
     strategy: Annotated[Strategy | None, _EmptyIsNone]
     priority: Priority
     mandatory: bool
+    admin_only: bool
 
 
 class ActorSettings(Section):
@@ -266,6 +267,8 @@ class LimitSettings(Section):
     bulk: _Count
     metadata: SizeBytes
     members: _Count
+    users: _Count
+    attributes: SizeBytes
 
 
 class LogSettings(Section):

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, JsonValue, StringConstraints
 
 from tocsin.domain.delivery import Channel
 from tocsin.domain.event import Contact
 from tocsin.domain.setting_sources import normal_type
-from tocsin.http.shapes import Answer, Asked, EventType, Line, Listing, Locale, Moment
+from tocsin.http.shapes import Answer, Asked, EventType, Line, Listing, Locale, Moment, limited
 
 _WORDS: Final[Mapping[str, Channel]] = {
     "email": Channel.EMAIL,
@@ -30,6 +30,48 @@ class PutUser(Asked):
     locale: Locale | None = None
     timezone: Annotated[str, StringConstraints(min_length=1, max_length=64)] | None = None
     active: bool = True
+    attributes: dict[str, JsonValue] | None = None
+    """What is known of the person: texts, numbers, true or false, or lists of those. Events are posted to filters over
+    them."""
+
+
+class GivenUser(Asked):
+    """One of many people to be stored. One that is wrong is left out and listed, so no form is asked of a text here: it
+    would refuse the others too."""
+
+    id: str
+    email: str | None = None
+    phone: str | None = None
+    name: str | None = None
+    locale: str | None = None
+    timezone: str | None = None
+    active: bool = True
+    attributes: dict[str, JsonValue] | None = None
+
+
+class PostUsers(Asked):
+    """Many people, each as a whole: who is known already is replaced."""
+
+    users: Annotated[tuple[GivenUser, ...], Field(min_length=1, json_schema_extra=limited("users"))]
+
+
+class RejectedUser(Answer):
+    """A person who was left out, by the place in the request: which field is wrong, why, and what to do."""
+
+    index: int
+    id: str
+    code: str
+    field: str
+    detail: str
+    mend: str
+
+
+class UsersPosted(Answer):
+    """What became of the people."""
+
+    success: Literal[True] = True
+    stored: int
+    rejected: tuple[RejectedUser, ...]
 
 
 class User(Answer):
@@ -42,6 +84,7 @@ class User(Answer):
     locale: str | None
     timezone: str | None
     active: bool
+    attributes: dict[str, JsonValue]
     devices: int
     version: int
 
@@ -130,6 +173,7 @@ def preferences_of(opt_outs: Iterable[str]) -> Preferences:
     )
 
 
-def user_of(contact: Contact) -> User:
+def user_of(contact: Contact, attributes: Mapping[str, Any]) -> User:
     """A stored person, as shown."""
-    return User(devices=len(contact.tokens), **contact.model_dump(exclude={"tokens", "opt_outs"}))
+    told = contact.model_dump(exclude={"tokens", "opt_outs"})
+    return User(devices=len(contact.tokens), attributes=dict(attributes), **told)

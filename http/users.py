@@ -13,10 +13,12 @@ from starlette.responses import Response
 
 from tocsin.domain.addresses import known_timezone, normal_email, normal_phone
 from tocsin.domain.errors import NotFound
+from tocsin.domain.filters import fit_attributes
 from tocsin.http.caller import SENDERS, SENDERS_AND_USER, VIEWERS, VIEWERS_AND_USER
 from tocsin.http.endpoint import Call, Endpoint
 from tocsin.http.idempotency import once
 from tocsin.http.problems import (
+    BAD_ATTRIBUTE,
     BAD_EMAIL,
     BAD_PHONE,
     BAD_TIMEZONE,
@@ -47,13 +49,20 @@ async def list_users(call: Call[None, Paging]) -> Users:
     """Everybody who is stored, by id."""
     found = await call.context.store.postgres.call(users.list_users, call.query.limit + 1, call.query.cursor or "")
     page, rest = found[: call.query.limit], found[call.query.limit :]
-    return Users(data=tuple(map(user_of, page)), next_cursor=page[-1].id if rest else None)
+    attributes = await call.context.store.postgres.call(users.attributes_of, [contact.id for contact in page])
+    data = tuple(user_of(contact, attributes.get(contact.id, {})) for contact in page)
+    return Users(data=data, next_cursor=page[-1].id if rest else None)
 
 
 async def put_user(call: Call[PutUser, NoQuery]) -> User:
-    """Stores a person; what is left out is cleared. Only a key can say whether somebody is active."""
+    """Stores a person; what is left out is cleared. Only a key can say whether somebody is active, and which attributes
+    somebody has."""
     user, body = call.user(), call.body
-    active = body.active if call.caller.user is None else await _still_active(call, user)
+    if call.caller.user is None:
+        most = call.context.settings.limits.attributes
+        active, attributes = body.active, fit_attributes(body.attributes or {}, most)
+    else:
+        active, attributes = await _as_it_was(call, user)
     details = {
         "email": body.email and normal_email(body.email, "/email"),
         "phone": body.phone and normal_phone(body.phone, "/phone"),
@@ -62,17 +71,18 @@ async def put_user(call: Call[PutUser, NoQuery]) -> User:
         "timezone": body.timezone and known_timezone(body.timezone, "/timezone"),
     }
     store = call.context.store
-    contact = await store.postgres.call(users.put_user, user, active=active, **details)
+    contact = await store.postgres.call(users.put_user, user, active=active, attributes=attributes, **details)
     await store.profiles.keep([contact])
-    return user_of(contact)
+    return user_of(contact, attributes)
 
 
 async def get_user(call: Call[None, NoQuery]) -> User:
     """A stored person."""
-    contact = await call.context.store.postgres.call(users.get_user, call.user())
+    user, postgres = call.user(), call.context.store.postgres
+    contact = await postgres.call(users.get_user, user)
     if contact is None:
         raise NotFound
-    return user_of(contact)
+    return user_of(contact, (await postgres.call(users.attributes_of, [user])).get(user, {}))
 
 
 async def delete_user(call: Call[None, NoQuery]) -> Response:
@@ -139,12 +149,15 @@ async def post_token(call: Call[None, NoQuery]) -> UserToken:
     return UserToken(**await once(call, make))
 
 
-async def _still_active(call: Call[PutUser, NoQuery], user: str) -> bool:
+async def _as_it_was(call: Call[PutUser, NoQuery], user: str) -> tuple[bool, dict[str, Any]]:
     """What a key said last; users have no say in it."""
-    if "active" in call.body.model_fields_set:
-        raise Problem(FORBIDDEN, "Only a key can say whether a user is active.", field="/active")
-    contact = await call.context.store.postgres.call(users.get_user, user)
-    return contact is None or contact.active
+    if barred := call.body.model_fields_set & {"active", "attributes"}:
+        field = min(barred)
+        raise Problem(FORBIDDEN, f"Only a key can say which {field} a user has.", field=f"/{field}")
+    postgres = call.context.store.postgres
+    contact = await postgres.call(users.get_user, user)
+    attributes = (await postgres.call(users.attributes_of, [user])).get(user, {})
+    return contact is None or contact.active, attributes
 
 
 def _device(stored: users.StoredDevice) -> Device:
@@ -174,7 +187,7 @@ ENDPOINTS: Final = (
         who=SENDERS_AND_USER,
         body=PutUser,
         answer=User,
-        problems=(BAD_USER_ID, BAD_EMAIL, BAD_PHONE, BAD_TIMEZONE),
+        problems=(BAD_USER_ID, BAD_EMAIL, BAD_PHONE, BAD_TIMEZONE, BAD_ATTRIBUTE),
     ),
     Endpoint(
         method="GET",

@@ -33,8 +33,16 @@ class Profiles:
 
     async def keep(self, contacts: Sequence[Contact]) -> None:
         """Keeps contacts read from Postgres or just changed; an older version never replaces a newer one."""
+        await self._keep(contacts, only_there=False)
+
+    async def renew(self, contacts: Sequence[Contact]) -> None:
+        """Keeps those that are kept already, and what people switched off: who was not asked for yet is asked of
+        Postgres, so that many who are imported fill nothing."""
+        await self._keep(contacts, only_there=True)
+
+    async def _keep(self, contacts: Sequence[Contact], *, only_there: bool) -> None:
         for first in range(0, len(contacts), MOST_ITEMS):
-            arguments: list[object] = []
+            arguments: list[object] = ["1" if only_there else "0"]
             for contact in contacts[first : first + MOST_ITEMS]:
                 off = f",{','.join(contact.opt_outs)}," if contact.opt_outs else ""
                 arguments += [contact.id, contact.version, contact.model_dump_json(), self._ttl_ms, off]

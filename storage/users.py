@@ -3,13 +3,13 @@
 Every change gives a higher version, which copies elsewhere go by. Run by Postgres.call.
 """
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
 from peewee import SQL, fn
-from psycopg2.extras import execute_values
 
 from tocsin.domain.errors import NotFound
 from tocsin.domain.event import Contact
@@ -31,6 +31,15 @@ where u.id is not null or p.user_id is not null
 order by wanted.place
 """
 
+
+_IMPORT: Final = f"""
+insert into users as known (id, {", ".join(DETAILS)}, active, attributes)
+select id, {", ".join(DETAILS)}, coalesce(active, true), coalesce(attributes, '{{}}')
+from json_to_recordset(%s) as given ({" text, ".join(("id", *DETAILS))} text, active boolean, attributes jsonb)
+order by id
+on conflict (id) do update set {", ".join(f"{name} = excluded.{name}" for name in (*DETAILS, "active", "attributes"))},
+  version = excluded.version, updated_at = now()
+"""  # noqa: S608  # made of constants
 
 _CHANGED: Final = """
 select id from users where updated_at >= tocsin_time(%(since)s::bigint) and id > %(after)s
@@ -75,9 +84,13 @@ def get_user(user: str) -> Contact | None:
     return next(iter(contacts([user])), None) if known([user]) else None
 
 
-def put_user(user: str, *, active: bool = True, **details: str | None) -> Contact:
-    """Stores a person; of DETAILS what is left out is cleared. Answers the contact as it is now."""
+def put_user(
+    user: str, *, active: bool = True, attributes: Mapping[str, Any] | None = None, **details: str | None
+) -> Contact:
+    """Stores a person; of DETAILS what is left out is cleared, and so are attributes. Answers the contact as it is
+    now."""
     given: dict[str, Any] = {name: details.get(name) for name in DETAILS} | {"active": active}
+    given["attributes"] = dict(attributes or {})
     with database.atomic():
         User.insert(id=user, **given).on_conflict(
             conflict_target=[User.id],
@@ -88,9 +101,12 @@ def put_user(user: str, *, active: bool = True, **details: str | None) -> Contac
 
 
 def delete_user(user: str) -> bool:
-    """Removes a person with devices and preferences; False when there was none."""
+    """Removes a person with devices, preferences, memberships and subscriptions; False when there was none."""
     with database.atomic():
         Preferences.delete().where(Preferences.user_id == user).execute()
+        with cursor() as query:
+            query.execute("delete from members where user_id = %s", (user,))
+            query.execute("delete from subscriptions where user_id = %s", (user,))
         return bool(User.delete().where(User.id == user).execute())
 
 
@@ -99,19 +115,22 @@ def list_users(limit: int, after: str = "") -> list[Contact]:
     return contacts(_column(User.select(User.id).where(User.id > after).order_by(User.id).limit(limit)))
 
 
+def attributes_of(users: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """What is known of each of `users` beside contact details."""
+    with cursor() as query:
+        query.execute("select id, attributes from users where id = any(%s)", (list(users),))
+        return dict(query.fetchall())
+
+
 def import_users(people: Iterable[Mapping[str, Any]]) -> list[Contact]:
-    """Stores many people at once; each has `id` and any of DETAILS, and what it has not is cleared. Answers the
-    contacts as they are now."""
-    rows = {person["id"]: tuple(person.get(name) for name in DETAILS) for person in people}
-    columns = ", ".join(DETAILS)
-    renewed = ", ".join(f"{name} = excluded.{name}" for name in DETAILS)
-    statement = (
-        f"insert into users (id, {columns}) values %s on conflict (id) do update set {renewed},"  # noqa: S608
-        " version = excluded.version, updated_at = now()"
-    )
+    """Stores many people at once; each has `id` and any of DETAILS, `active` and `attributes`, and what it has not is
+    cleared. Answers the contacts as they are now."""
+    rows = {person["id"]: person for person in people}
+    ordered = sorted(rows)
+    given = json.dumps([rows[user] for user in ordered], ensure_ascii=False)
     with database.atomic(), cursor() as query:
-        execute_values(query, statement, [(user, *rows[user]) for user in sorted(rows)], page_size=1000)
-        return contacts(sorted(rows))
+        query.execute(_IMPORT, (given,))
+        return contacts(ordered)
 
 
 def put_device(user: str, token: str, kind: str = "fcm") -> DeviceAdded:
