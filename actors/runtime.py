@@ -36,6 +36,7 @@ from tocsin.channels.contract import BuildContext, Sender, rate_of
 from tocsin.channels.registry import build_senders
 from tocsin.domain.delivery import Channel
 from tocsin.domain.settings import Settings
+from tocsin.storage.ending import ended
 from tocsin.storage.keys import Keys
 from tocsin.storage.postgres import Postgres
 from tocsin.storage.redis import connect_broker
@@ -162,12 +163,7 @@ class Runtime:
 
     async def _stop_watching(self) -> None:
         self._jobs.stop()
-        pending = set(self._tasks)
-        while pending:
-            # More than once: a cancellation that meets an answer of Redis in the same step is lost in the client.
-            for task in pending:
-                task.cancel()
-            _, pending = await asyncio.wait(pending, timeout=0.2)
+        await ended(self._tasks)
 
     async def _close_lanes(self, limit_s: float) -> None:
         await asyncio.gather(*(lane.close(limit_s) for lane in self._lanes.values()))

@@ -36,12 +36,13 @@ from tocsin.http.context import Carrier, Context
 from tocsin.http.pages.pages import routes
 from tocsin.storage.embedded_postgres import EmbeddedPostgres
 from tocsin.storage.embedded_redis import EmbeddedRedis
+from tocsin.storage.ending import ended
 from tocsin.storage.migrate import migrate
 from tocsin.storage.postgres import Postgres
 from tocsin.storage.store import Store
 
 _MIGRATE_AGAIN_S = 5.0
-_ALERTS_END_S = 1.0
+_PART_ENDS_S = 1.0
 _PARTS_END_S = 5.0
 """What the parts may need beside the times that are set for them: a call to a server that does not answer."""
 _SERVERS_END_S = 30.0
@@ -147,8 +148,8 @@ class Process:
             context.stopping.set()
             server.should_exit = True
             await serving
-            await context.alerts.close(_ALERTS_END_S)
-            keeping.cancel()
+            await context.alerts.close(_PART_ENDS_S)
+            await ended([keeping], _PART_ENDS_S)
             await store.close()
 
     @asynccontextmanager

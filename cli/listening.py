@@ -1,22 +1,36 @@
 """Where a process listens, and the server that answers there."""
 
+import asyncio
 import errno
 import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
 
 import uvicorn
 
 from tocsin.domain.errors import SettingError
+from tocsin.storage.ending import ended
+
+_TOLD_S: Final = 0.3
+_BROKEN_OFF_S: Final = 2.0
 
 
 class Server(uvicorn.Server):
-    """A server that leaves signals to its process."""
+    """A server that leaves signals to its process, and that has ended what it broke off when it ends."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn's. It cancels the requests whose time is over, and does not wait for them: they would meet what
+        they stand on as it is closed."""
+        await super().shutdown(sockets)
+        if tasks := set(self.server_state.tasks):
+            _, left = await asyncio.wait(tasks, timeout=_TOLD_S)
+            await ended(left, _BROKEN_OFF_S)
 
 
 def listen(host: str, port: int, *, setting: str = "http.port") -> socket.socket:

@@ -15,6 +15,7 @@ from loguru import logger
 
 from tocsin.domain.errors import PostgresAway, Unavailable
 from tocsin.storage import lives, persist
+from tocsin.storage.ending import ended
 from tocsin.storage.life import UNKNOWN, Life, Told
 from tocsin.storage.postgres import Postgres
 from tocsin.storage.scripts import MOST_ITEMS, Scripts, Step
@@ -95,11 +96,15 @@ class LifeKeeper:
 
     async def leave(self) -> None:
         """Takes this process off the witnesses, unless what it told is not stored by then."""
-        with suppress(Unavailable, TimeoutError):
-            async with asyncio.timeout(_LEAVE_S):
-                while not await self._has_nothing_to_tell():  # noqa: ASYNC110  # the other end is in Redis
-                    await asyncio.sleep(_LOST_LOOK_S)
-                await self._postgres.call(lives.leave, self._name)
+        leaving = asyncio.create_task(self._leave())
+        await asyncio.wait({leaving}, timeout=_LEAVE_S)
+        await ended([leaving])
+
+    async def _leave(self) -> None:
+        with suppress(Unavailable):
+            while not await self._has_nothing_to_tell():  # noqa: ASYNC110  # the other end is in Redis
+                await asyncio.sleep(_LOST_LOOK_S)
+            await self._postgres.call(lives.leave, self._name)
 
     async def _has_nothing_to_tell(self) -> bool:
         life, found = self._life, await self._ask()

@@ -8,12 +8,12 @@ away, and nobody else would know.
 import asyncio
 import json
 from collections import deque
-from contextlib import suppress
 from typing import Any, Final
 from uuid import uuid4
 
 from tocsin.domain.errors import KeyMismatch, RedisAway, StillRunning, Unavailable
 from tocsin.storage.accepted_rows import Idempotency
+from tocsin.storage.ending import ended
 from tocsin.storage.keys import Keys
 from tocsin.storage.redis import told
 
@@ -36,9 +36,7 @@ class Repeats:
     async def close(self) -> None:
         """Stops trying to keep what Redis was away for."""
         if self._keeping is not None:
-            self._keeping.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._keeping
+            await ended([self._keeping])
 
     async def begin(self, given: Idempotency) -> dict[str, Any] | None:
         """Takes the key for this request; answers what the first request with it was answered. Raises KeyMismatch,

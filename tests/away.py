@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import httpx
-import psycopg2
 
 from tests.own_servers import Servers
 from tests.program import ADMIN_KEY, Program, client, posted
 from tests.served import token_of
 from tests.slow_mail import SlowMail
+from tests.stored import rows_of
 
 QUICK_S = 8.0
 """In this time everything is answered, on a machine that has much else to do; the first calls to a server that hangs
@@ -52,12 +52,8 @@ class Away:
 
     def stored(self) -> dict[str, str]:
         """The status of each mail by notification, as Postgres has it."""
-        connection = psycopg2.connect(self.servers.postgres_url)
-        with connection, connection.cursor() as cursor:
-            cursor.execute("select notification_id::text, status from deliveries where channel = 'EMAIL'")
-            found: dict[str, str] = dict(cursor.fetchall())
-        connection.close()
-        return found
+        statement = "select notification_id::text, status from deliveries where channel = 'EMAIL'"
+        return dict(rows_of(self.servers.postgres_url, statement))
 
     def all_is_well(self, *notes: str) -> bool:
         """Whether each was sent once and is stored so, and the program says that it is ready."""

@@ -16,7 +16,9 @@ import redis
 
 from tests.missing import missing
 from tests.program import Program, free_port
+from tests.slow_mail import SlowMail
 from tests.workbench import Bench
+from tocsin.channels.sandbox.sandbox import Sandbox
 from tocsin.domain.errors import SettingError
 from tocsin.domain.settings import Settings, load
 from tocsin.storage.embedded_postgres import EmbeddedPostgres
@@ -101,6 +103,22 @@ def settings(tmp_path: Path) -> Callable[..., Settings]:
         return load({}).with_values({"data.dir": str(tmp_path / "data"), **(changes or {})})
 
     return make
+
+
+@pytest.fixture
+def sandbox() -> Iterator[Sandbox]:
+    """Servers of all providers, which keep what they receive."""
+    made = Sandbox()
+    made.start()
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def mail() -> Iterator[SlowMail]:
+    """A mail server that counts, and takes as long as it is told to."""
+    with SlowMail() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

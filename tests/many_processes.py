@@ -5,9 +5,9 @@ import threading
 import time
 
 import httpx
-import psycopg2
 
 from tests.program import ADMIN_KEY
+from tests.stored import rows_of
 
 LEASE_S = 3.5
 SHORT = {
@@ -22,14 +22,8 @@ SHORT = {
 
 def mails(postgres_url: str) -> dict[str, tuple[str, bool]]:
     """Of each mail, its status and whether its outcome was unknown at a time."""
-    connection = psycopg2.connect(postgres_url)
-    with connection, connection.cursor() as cursor:
-        cursor.execute(
-            "select id::text, status, history::text like '%:UNCERTAIN%' from deliveries where channel = 'EMAIL'"
-        )
-        found = {identifier: (status, unknown) for identifier, status, unknown in cursor.fetchall()}
-    connection.close()
-    return found
+    told = "select id::text, status, history::text like '%:UNCERTAIN%' from deliveries where channel = 'EMAIL'"
+    return {identifier: (status, unknown) for identifier, status, unknown in rows_of(postgres_url, told)}
 
 
 class Load:

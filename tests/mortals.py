@@ -12,11 +12,11 @@ from typing import Any
 
 import httpx
 import psutil
-import psycopg2
 import redis
 
 from tests.crashing import POINTS
 from tests.program import environment, posted
+from tests.stored import rows_of
 
 IN_HTTP = [
     "between accept and fan_out",
@@ -88,12 +88,7 @@ def post(api: httpx.Client, name: str, **event: Any) -> dict[str, Any]:
 
 def deliveries(postgres_url: str) -> list[tuple[str, str, str, dict[str, Any]]]:
     """(id, channel, status, history) of each."""
-    connection = psycopg2.connect(postgres_url)
-    with connection, connection.cursor() as cursor:
-        cursor.execute("select id::text, channel, status, history from deliveries")
-        found: list[tuple[str, str, str, dict[str, Any]]] = cursor.fetchall()
-    connection.close()
-    return found
+    return rows_of(postgres_url, "select id::text, channel, status, history from deliveries")
 
 
 def settled(postgres_url: str, count: int) -> list[tuple[str, str, str, dict[str, Any]]]:

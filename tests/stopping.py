@@ -4,9 +4,9 @@ import signal
 import time
 
 import httpx
-import psycopg2
 
 from tests.program import Program, posted
+from tests.stored import rows_of
 
 HTTP_S, ACTORS_S = 1, 3
 SLACK_S = 5.0
@@ -29,12 +29,7 @@ def post_mails(api: httpx.Client, count: int) -> None:
 
 
 def statuses(postgres_url: str) -> dict[str, str]:
-    connection = psycopg2.connect(postgres_url)
-    with connection, connection.cursor() as cursor:
-        cursor.execute("select id::text, status from deliveries")
-        found: dict[str, str] = dict(cursor.fetchall())
-    connection.close()
-    return found
+    return dict(rows_of(postgres_url, "select id::text, status from deliveries"))
 
 
 def stopped_in_s(program: Program, number: int = signal.SIGTERM) -> float:

@@ -1,15 +1,18 @@
 """What tests of Postgres begin with: facts as the scripts write them, and rows as they are stored."""
 
+import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, closing, contextmanager
 from typing import Any, TypeVar
 from uuid import UUID
 
+from tocsin.actors.persist import Persister
 from tocsin.domain import ids
 from tocsin.storage.connecting import connect
 from tocsin.storage.database import cursor, database
+from tocsin.storage.store import Store
 
 _T = TypeVar("_T")
 
@@ -43,6 +46,31 @@ def ask(statement: str, *values: Any) -> list[Any]:
     with cursor() as query:
         query.execute(statement, values or None)
         return list(query.fetchall()) if query.description else []
+
+
+def rows_of(url: str, statement: str, *values: Any) -> list[Any]:
+    """The rows that a statement answers in another's database."""
+    with lent(url):
+        return ask(statement, *values)
+
+
+@asynccontextmanager
+async def draining(store: Store) -> AsyncIterator[None]:
+    """The journal drains meanwhile."""
+    over = asyncio.Event()
+    persister = Persister(store, "tests")
+
+    async def drain() -> None:
+        while not over.is_set():
+            await persister.drain()
+            await asyncio.sleep(0.01)
+
+    task = asyncio.create_task(drain())
+    try:
+        yield
+    finally:
+        over.set()
+        await task
 
 
 def note(user: str, event: UUID = EVENT) -> str:

@@ -1,6 +1,5 @@
 """kill -9 of actors before and after every script: nothing lost, nothing doubled."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,12 +9,6 @@ from tests.program import Program, client, eventually, running
 from tests.slow_mail import SlowMail
 
 pytestmark = [pytest.mark.servers, pytest.mark.processes, pytest.mark.timeout(180)]
-
-
-@pytest.fixture
-def mail() -> Iterator[SlowMail]:
-    with SlowMail() as server:
-        yield server
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """kill -9 of http before and after every script: nothing lost, nothing doubled, and what was answered holds."""
 
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,12 +12,6 @@ from tests.served import token_of
 from tests.slow_mail import SlowMail
 
 pytestmark = [pytest.mark.servers, pytest.mark.processes, pytest.mark.timeout(180)]
-
-
-@pytest.fixture
-def mail() -> Iterator[SlowMail]:
-    with SlowMail() as server:
-        yield server
 
 
 @pytest.fixture

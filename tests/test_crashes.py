@@ -4,15 +4,14 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
-import psycopg2
 import pytest
 
 from tests.program import Program, client, environment, eventually, posted, running
+from tests.stored import rows_of
 from tocsin.channels.sandbox.sandbox import Sandbox
 
 pytestmark = [pytest.mark.servers, pytest.mark.processes, pytest.mark.timeout(180)]
@@ -41,14 +40,6 @@ class Crashing(Program):
 
 
 @pytest.fixture
-def sandbox() -> Iterator[Sandbox]:
-    made = Sandbox()
-    made.start()
-    yield made
-    made.stop()
-
-
-@pytest.fixture
 def environ(sandbox: Sandbox, redis_url: str, postgres_url: str) -> dict[str, str]:
     """Leases as short as the providers' time-outs allow, so that what a dead process held is soon free."""
     given = environment(
@@ -72,12 +63,7 @@ def people() -> list[dict[str, str]]:
 
 
 def rows(postgres_url: str) -> list[tuple[str, str, str]]:
-    connection = psycopg2.connect(postgres_url)
-    with connection, connection.cursor() as cursor:
-        cursor.execute("SELECT id::text, channel, status FROM deliveries")
-        found: list[tuple[str, str, str]] = cursor.fetchall()
-    connection.close()
-    return found
+    return rows_of(postgres_url, "SELECT id::text, channel, status FROM deliveries")
 
 
 def settled(postgres_url: str) -> list[tuple[str, str, str]]:
@@ -161,12 +147,7 @@ def test_where_calls_were_under_way_only_what_is_uncertain_and_resent_goes_out_t
 
 
 def uncertain_before(postgres_url: str, delivery: str) -> bool:
-    connection = psycopg2.connect(postgres_url)
-    with connection, connection.cursor() as cursor:
-        cursor.execute("SELECT history ? '1:UNCERTAIN' FROM deliveries WHERE id = %s", (delivery,))
-        (found,) = cursor.fetchone() or (False,)
-    connection.close()
-    return bool(found)
+    return rows_of(postgres_url, "SELECT history ? '1:UNCERTAIN' FROM deliveries WHERE id = %s", delivery) == [(True,)]
 
 
 def test_a_second_actors_process_shares_the_work_and_doubles_nothing(

@@ -1,15 +1,12 @@
 """Reconciliation over HTTP and on the command line."""
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
 from tests.served import ASHA, SETTINGS, Served, notification_of, problem_of, serving
-from tests.stored import ask
-from tocsin.actors.persist import Persister
+from tests.stored import ask, draining
 from tocsin.domain.settings import Settings
 
 pytestmark = pytest.mark.servers
@@ -25,30 +22,11 @@ async def served(settings: Callable[..., Settings], redis_url: str, postgres_url
         yield made
 
 
-@asynccontextmanager
-async def draining(served: Served) -> AsyncIterator[None]:
-    """The journal drains meanwhile."""
-    over = asyncio.Event()
-
-    async def drain() -> None:
-        persister = Persister(served.store, "tests")
-        while not over.is_set():
-            await persister.drain()
-            await asyncio.sleep(0.01)
-
-    task = asyncio.create_task(drain())
-    try:
-        yield
-    finally:
-        over.set()
-        await task
-
-
 async def test_a_run_says_what_it_found_and_is_kept(served: Served) -> None:
     body = await served.routed(recipients=[ASHA], channels=["SMS"])
     note = notification_of(body, "asha")
     await served.store._client.hdel(*served.store._keys.flight(str(note)))
-    async with draining(served):
+    async with draining(served.store):
         answer = await served.api.post(RUNS, json={"repair": True})
     assert answer.status_code == 201, answer.text
     run = answer.json()

@@ -8,6 +8,7 @@ import pytest
 from tests.fakes.behaviour import Behaviour
 from tests.fakes.twilio import TwilioFake
 from tests.served import SETTINGS, Served, notification_of, serving
+from tests.stored import ask
 from tests.workbench import LEASE_MS
 from tocsin.actors.look_up import LookUpCounts, look_up
 from tocsin.actors.messages import messages_for
@@ -212,16 +213,8 @@ def _earlier(date: str, *, seconds: int) -> str:
 
 
 def _kept() -> list[Any]:
-    return _rows("select result, confidence, provider_id, candidates from look_ups")
+    return ask("select result, confidence, provider_id, candidates from look_ups")
 
 
 def _forget() -> list[Any]:
-    return _rows("delete from look_ups returning 1")
-
-
-def _rows(statement: str) -> list[Any]:
-    from tocsin.storage.database import cursor
-
-    with cursor() as query:
-        query.execute(statement)
-        return list(query.fetchall())
+    return ask("delete from look_ups returning 1")

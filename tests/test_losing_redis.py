@@ -1,29 +1,19 @@
 """Redis is emptied under real processes: what waited goes out once, and at a kill in the same moment nothing twice."""
 
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import psycopg2
 import pytest
 import redis
 
 from tests.program import Program, client, environment, eventually, posted, running
+from tests.stored import rows_of
 from tocsin.channels.sandbox.sandbox import Sandbox
 
 pytestmark = [pytest.mark.servers, pytest.mark.processes, pytest.mark.timeout(240)]
 
 WAITING = 2_000
 SENDING = 300
-
-
-@pytest.fixture
-def sandbox() -> Iterator[Sandbox]:
-    made = Sandbox()
-    made.start()
-    yield made
-    made.stop()
 
 
 @pytest.fixture
@@ -44,18 +34,8 @@ def people(count: int) -> list[dict[str, str]]:
     return [{"id": f"u{number}", "phone": f"+1415555{number:04d}"} for number in range(count)]
 
 
-def ask(postgres_url: str, statement: str) -> list[Any]:
-    connection = psycopg2.connect(postgres_url)
-    try:
-        with connection, connection.cursor() as cursor:
-            cursor.execute(statement)
-            return list(cursor.fetchall())
-    finally:
-        connection.close()
-
-
 def statuses(postgres_url: str) -> dict[str, int]:
-    return dict(ask(postgres_url, "select status, count(*) from deliveries where channel = 'SMS' group by status"))
+    return dict(rows_of(postgres_url, "select status, count(*) from deliveries where channel = 'SMS' group by status"))
 
 
 def flush(redis_url: str) -> None:
@@ -81,7 +61,7 @@ def test_what_waits_when_redis_is_emptied_goes_out_once(
         eventually(lambda: statuses(postgres_url).get("SENT") == WAITING, limit_s=90)
         assert [program.stop() for program in (http, *actors)] == [0, 0, 0]
     assert sandbox.outbox.received == WAITING
-    ((cause, exact),) = ask(postgres_url, "select cause, exact from lives where cause <> 'first'")
+    ((cause, exact),) = rows_of(postgres_url, "select cause, exact from lives where cause <> 'first'")
     assert (cause, exact) == ("emptied", True)
 
 
@@ -106,7 +86,8 @@ def test_a_kill_in_the_same_moment_sends_nothing_twice_and_hides_nothing(
     sent = times_sent(sandbox)
     assert set(sent.values()) == {1}
     assert statuses(postgres_url)["SENT"] <= len(sent)
-    doubted = ask(postgres_url, "select distinct reason from deliveries where channel = 'SMS' and status = 'UNCERTAIN'")
+    of_doubt = "select distinct reason from deliveries where channel = 'SMS' and status = 'UNCERTAIN'"
+    doubted = rows_of(postgres_url, of_doubt)
     assert {reason for (reason,) in doubted} <= {"redis_lost"}
-    ((status,),) = ask(postgres_url, "select status from events")
+    ((status,),) = rows_of(postgres_url, "select status from events")
     assert status == "COMPLETED"

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
-import psycopg2
 import pytest
 
 from tests.own_servers import Servers
 from tests.program import ADMIN_KEY, Program, client, environment, eventually, posted, running
+from tests.stored import rows_of
 from tocsin.channels.sandbox.sandbox import Sandbox
 
 pytestmark = [pytest.mark.servers, pytest.mark.processes, pytest.mark.timeout(150)]
@@ -22,14 +22,6 @@ EVERY_S = 0.05
 @pytest.fixture
 def servers(tmp_path: Path) -> Iterator[Servers]:
     made = Servers(tmp_path / "data")
-    yield made
-    made.stop()
-
-
-@pytest.fixture
-def sandbox() -> Iterator[Sandbox]:
-    made = Sandbox()
-    made.start()
     yield made
     made.stop()
 
@@ -80,12 +72,7 @@ class Load:
 
 
 def stored(postgres_url: str) -> dict[str, str]:
-    connection = psycopg2.connect(postgres_url)
-    with connection, connection.cursor() as cursor:
-        cursor.execute("SELECT notification_id::text, status FROM deliveries WHERE channel = 'EMAIL'")
-        found: dict[str, str] = dict(cursor.fetchall())
-    connection.close()
-    return found
+    return dict(rows_of(postgres_url, "SELECT notification_id::text, status FROM deliveries WHERE channel = 'EMAIL'"))
 
 
 def test_while_postgres_is_away_everything_accepted_is_sent_and_it_is_stored_afterwards(

@@ -4,10 +4,10 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-import psycopg2
 import pytest
 
 from tests.program import Program, client, environment, eventually, posted, running
+from tests.stored import rows_of
 from tocsin.channels.sandbox.sandbox import Sandbox
 from tocsin.channels.sandbox.web import WebAnswer, WebRequest, WebServer
 
@@ -37,14 +37,6 @@ class Door:
 
     def close(self) -> None:
         self._sandbox._run(self._server.close())
-
-
-@pytest.fixture
-def sandbox() -> Iterator[Sandbox]:
-    made = Sandbox()
-    made.start()
-    yield made
-    made.stop()
 
 
 @pytest.fixture
@@ -91,22 +83,11 @@ def said(programs: list[Program], text: str) -> int:
 
 
 def statuses(postgres_url: str) -> dict[str, int]:
-    return dict(_rows(postgres_url, "SELECT status, count(*)::int FROM deliveries GROUP BY status"))
+    return dict(rows_of(postgres_url, "SELECT status, count(*)::int FROM deliveries GROUP BY status"))
 
 
 def attempts(postgres_url: str) -> int:
     """How many provider calls the histories tell of."""
     counted = "SELECT count(*)::int, 0 FROM deliveries, jsonb_object_keys(history) AS key WHERE key LIKE '%:SENDING'"
-    ((count, _),) = _rows(postgres_url, counted)
+    ((count, _),) = rows_of(postgres_url, counted)
     return int(count)
-
-
-def _rows(postgres_url: str, statement: str) -> list[tuple[str, int]]:
-    connection = psycopg2.connect(postgres_url)
-    try:
-        with connection, connection.cursor() as cursor:
-            cursor.execute(statement)
-            found: list[tuple[str, int]] = cursor.fetchall()
-    finally:
-        connection.close()
-    return found

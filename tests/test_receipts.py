@@ -10,10 +10,10 @@ from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID
 
-import psycopg2
 import pytest
 
 from tests.program import Program, client, environment, eventually, posted, running
+from tests.stored import rows_of
 from tocsin.channels.sandbox.sandbox import Sandbox
 from tocsin.domain import ids
 
@@ -24,14 +24,6 @@ DELIVERIES = 125
 WORDS = ("queued", "sending", "sent", "delivered")
 
 Callback = tuple[str, dict[str, str]]
-
-
-@pytest.fixture
-def sandbox() -> Iterator[Sandbox]:
-    made = Sandbox()
-    made.start()
-    yield made
-    made.stop()
 
 
 @pytest.fixture
@@ -84,12 +76,8 @@ def sms_of(answer: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def rows(postgres_url: str) -> dict[str, tuple[str, str, list[str]]]:
-    connection = psycopg2.connect(postgres_url)
-    with connection, connection.cursor() as cursor:
-        cursor.execute("SELECT id::text, status, provider_id, ARRAY(SELECT jsonb_object_keys(history)) FROM deliveries")
-        found = {identifier: (status, sid, sorted(keys)) for identifier, status, sid, keys in cursor.fetchall()}
-    connection.close()
-    return found
+    told = "SELECT id::text, status, provider_id, ARRAY(SELECT jsonb_object_keys(history)) FROM deliveries"
+    return {identifier: (status, sid, sorted(keys)) for identifier, status, sid, keys in rows_of(postgres_url, told)}
 
 
 def test_a_thousand_shuffled_and_doubled_receipts_from_four_processes_end_right(
@@ -151,8 +139,4 @@ def test_a_receipt_that_twilio_did_not_sign_changes_nothing(
         answer = posted(api, recipients=[{"id": "u", "phone": "+14155550100"}], channels=["SMS"])
     (sms,) = sms_of(answer)
     assert deliver(programs[:1], "another token", [callback(sms, "delivered", "SM1")]) == [403]
-    connection = psycopg2.connect(postgres_url)
-    with connection, connection.cursor() as cursor:
-        cursor.execute("SELECT count(*) FROM callbacks")
-        assert cursor.fetchone() == (0,)
-    connection.close()
+    assert rows_of(postgres_url, "SELECT count(*) FROM callbacks") == [(0,)]

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any
 from uuid import UUID
 
@@ -10,7 +10,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from tests.scenes import an_event, people, routing
-from tests.stored import ask
+from tests.stored import ask, draining
 from tocsin.actors.alerts import Alerts
 from tocsin.actors.fan_out import fan_out
 from tocsin.actors.missing import put_back
@@ -84,23 +84,9 @@ class Scene:
         assert await self.store.settled(10)
         return dict(await self.store.postgres.call(ask, "select status, count(*) from deliveries group by status"))
 
-    @asynccontextmanager
-    async def draining(self) -> AsyncIterator[None]:
+    def draining(self) -> AbstractAsyncContextManager[None]:
         """The journal drains meanwhile."""
-
-        over = asyncio.Event()
-
-        async def drain() -> None:
-            while not over.is_set():
-                await self.persister.drain()
-                await asyncio.sleep(0.01)
-
-        task = asyncio.create_task(drain())
-        try:
-            yield
-        finally:
-            over.set()
-            await task
+        return draining(self.store)
 
     async def lose(self, notifications: list[UUID]) -> None:
         """Redis forgets them: flights and entries of the index."""

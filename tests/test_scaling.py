@@ -2,7 +2,6 @@
 
 import random
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg2
@@ -19,12 +18,6 @@ KILLS = 6
 FINAL = {"SENT", "DELIVERED"}
 
 
-@pytest.fixture
-def mail() -> Iterator[SlowMail]:
-    with SlowMail(delay_s=0.05) as server:
-        yield server
-
-
 def test_processes_that_come_and_go_under_load_send_everything_once(
     redis_url: str, postgres_url: str, mail: SlowMail, tmp_path: Path
 ) -> None:
@@ -35,6 +28,7 @@ def test_processes_that_come_and_go_under_load_send_everything_once(
     planning, sending = "fan_out,route,persist", "send_email,persist"
     https = [program("http") for _ in range(2)]
     actors = [program("actors", "--queues", queues) for queues in (planning, planning, sending, sending)]
+    mail.delay_s = 0.05
     chance = random.Random(3)  # a seed, so that the run can be repeated
     with running(*https, *actors):
         with Load([each.url for each in https]) as load:

@@ -7,6 +7,7 @@ import pytest
 
 from tests.scenes import an_event, routed
 from tests.served import ASHA, SETTINGS, Served, notification_of, problem_of, serving
+from tests.stored import ask
 from tests.test_http_people import Twilio
 from tests.workbench import GONE_MS, LEASE_MS, Bench
 from tocsin.domain import ids
@@ -252,16 +253,8 @@ async def test_a_late_receipt_over_http_stops_the_attempt_that_waits(served: Ser
 
 
 def _audited() -> list[Any]:
-    return _rows("select detail from audit_log where action = 'delivery.settled'")
+    return ask("select detail from audit_log where action = 'delivery.settled'")
 
 
 def _callbacks() -> list[Any]:
-    return _rows("select delivery_id, attempt, word, provider_id from callbacks")
-
-
-def _rows(statement: str) -> list[Any]:
-    from tocsin.storage.database import cursor
-
-    with cursor() as query:
-        query.execute(statement)
-        return list(query.fetchall())
+    return ask("select delivery_id, attempt, word, provider_id from callbacks")

@@ -3,7 +3,6 @@
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg2
@@ -14,12 +13,6 @@ from tests.slow_mail import SlowMail
 from tests.stopping import ACTORS_S, HTTP_S, SHORT, post_mails, statuses, stopped_in_s
 
 pytestmark = [pytest.mark.servers, pytest.mark.processes, pytest.mark.timeout(120)]
-
-
-@pytest.fixture
-def mail() -> Iterator[SlowMail]:
-    with SlowMail() as server:
-        yield server
 
 
 def test_sigterm_under_load_finishes_what_is_sent_and_leaves_the_rest_to_others(

@@ -27,12 +27,6 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     made.stop()
 
 
-@pytest.fixture
-def mail() -> Iterator[SlowMail]:
-    with SlowMail() as server:
-        yield server
-
-
 def family(program: Program) -> list[psutil.Process]:
     """The process and everything that it has started."""
     assert program.process is not None

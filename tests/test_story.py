@@ -6,24 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import psycopg2
 import pytest
 
 from tests.program import Program, client, environment, eventually, posted, running
+from tests.stored import rows_of
 from tocsin.channels.sandbox.sandbox import Sandbox
 
 pytestmark = [pytest.mark.servers, pytest.mark.processes]
 
 ASHA = {"id": "asha", "email": "asha@example.org", "phone": "+14155550101", "name": "Asha"}
 BINA = {"id": "bina", "email": "bina@example.org", "phone": "+14155550102", "name": "Bina"}
-
-
-@pytest.fixture
-def sandbox() -> Iterator[Sandbox]:
-    made = Sandbox()
-    made.start()
-    yield made
-    made.stop()
 
 
 @pytest.fixture
@@ -148,11 +140,8 @@ def test_the_whole_story_is_read_from_postgres_with_redis_gone(
     note = notification_of(answer, "asha")
     eventually(lambda: statuses(api, note).get("SMS") == "DELIVERED" and statuses(api, note).get("EMAIL") == "SENT")
     assert tocsin.stop() == 0
-    connection = psycopg2.connect(postgres_url)
-    with connection, connection.cursor() as cursor:
-        cursor.execute("SELECT channel, status FROM deliveries WHERE notification_id = %s ORDER BY step", (note,))
-        told = cursor.fetchall()
-    connection.close()
+    statement = "SELECT channel, status FROM deliveries WHERE notification_id = %s ORDER BY step"
+    told = rows_of(postgres_url, statement, note)
     assert told == [("IN_APP", "DELIVERED"), ("PUSH", "SUPPRESSED"), ("SMS", "DELIVERED"), ("EMAIL", "SENT")]
 
 

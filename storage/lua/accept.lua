@@ -9,7 +9,7 @@
 local event, content, kind, mandatory, guard, fact = ARGV[2], ARGV[3], ARGV[4], ARGV[5], tonumber(ARGV[6]), ARGV[7]
 local before, again = string.match(ARGV[9], '^(%d+)|(.+)$')
 local named, horizon = string.match(ARGV[10], '^(%d+)|(.*)$')
-local key = ns .. ':event:' .. event
+local key = event_key(event)
 -- Postgres counts how often an event was entered; what is told of it says which time it is (event.lua).
 local generation = string.match(content, '^{"id":"[^"]*","generation":(%d+)') or '0'
 if is_rebuilding() then

@@ -49,7 +49,7 @@ for _, entry in ipairs(due) do
     else
       redis.call('ZREM', ns .. ':due', entry)
     end
-  elseif redis.call('EXISTS', ns .. ':event:' .. string.sub(entry, 3, 38)) == 0 then
+  elseif redis.call('EXISTS', event_key(string.sub(entry, 3, 38))) == 0 then
     -- Nobody can do that work without the event's content, nor is anybody to be called for it for ever.
     redis.call('ZREM', ns .. ':due', entry)
     local kind = string.sub(entry, 1, 2) == 'c:' and ':chunk:' or ':recipients:'

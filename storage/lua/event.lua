@@ -1,4 +1,4 @@
--- What fan_out and route share: how far an event is.
+-- What is kept of an event: how far it is.
 
 local function event_key(event)
   return ns .. ':event:' .. event

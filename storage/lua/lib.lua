@@ -171,10 +171,10 @@ local function tell(fact)
   table.insert(facts, fact)
 end
 
--- One change of one delivery; `detail` is JSON text.
-local function tell_move(id, step, attempt, status, detail)
+-- One change of one delivery; `detail`, and `word`, the provider's own, are JSON text.
+local function tell_move(id, step, attempt, status, detail, word)
   table.insert(moves, '["' .. id .. '",' .. int(step.number) .. ',"' .. step.channel .. '",' .. int(attempt) .. ',"'
-    .. status .. '",null,' .. int(now) .. ',' .. (detail or '{}') .. ']')
+    .. status .. '",' .. (word or 'null') .. ',' .. int(now) .. ',' .. (detail or '{}') .. ']')
 end
 
 local function append_facts()

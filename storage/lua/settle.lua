@@ -7,11 +7,6 @@
 -- Answers '1' for each whose flight had something waiting or under way that ends by it, else '0'.
 
 free_first()
-local function tell_word(id, step, attempt, status, word, detail)
-  table.insert(moves, '["' .. id .. '",' .. int(step.number) .. ',"' .. step.channel .. '",' .. int(attempt) .. ',"'
-    .. status .. '",' .. word .. ',' .. int(now) .. ',' .. detail .. ']')
-end
-
 local count = tonumber(ARGV[2])
 for position = 3, 2 + count do
   tell(ARGV[position])
@@ -31,7 +26,7 @@ local answers = {}
 for position = 3 + count, #ARGV, 7 do
   local id, attempt, status = ARGV[position], tonumber(ARGV[position + 3]), ARGV[position + 4]
   local told = { number = tonumber(ARGV[position + 1]), channel = ARGV[position + 2] }
-  tell_word(id, told, attempt, status, ARGV[position + 5], ARGV[position + 6])
+  tell_move(id, told, attempt, status, ARGV[position + 6], ARGV[position + 5])
   local flight = load_flight(id)
   local step = flight and find_step(flight, told.number)
   local over = step and step.channel == told.channel and ends(step, attempt, status)
