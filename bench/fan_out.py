@@ -1,6 +1,6 @@
 """fan_out: how many people a second one process makes notifications of in Redis (fan_out and route, in-app and email),
-beside two limits: the very commands that its scripts ran, written again by a bare Lua script in calls of the same size,
-and sent one by one in pipelines.
+for an event to everyone; beside two limits: the very commands that its scripts ran, written again by a bare Lua script
+in calls of the same size, and sent one by one in pipelines. And for an event whose recipients are given inline.
 
 What the scripts write is heard by MONITOR, in one round apart: so the limit is always of the same bytes, whatever a
 script may come to write.
@@ -11,18 +11,17 @@ import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote
-from uuid import UUID
 
 import redis
 
-from tocsin.actors.fan_out import fan_out
-from tocsin.actors.route import route
+from tocsin.bench import crowd
 from tocsin.bench.report import Figure, beside
 from tocsin.bench.servers import Servers, folder, own_servers
-from tocsin.bench.work import event_of
+from tocsin.bench.work import event_of, routed
 from tocsin.domain.delivery import Channel
 from tocsin.domain.event import Recipient
 from tocsin.domain.plan import Step
@@ -60,60 +59,66 @@ def measure(seconds: float, people: int | None = None) -> list[Figure]:
     many = people or max(_CHUNK * 10, min(_PEOPLE, int(seconds * 200)) // _CHUNK * _CHUNK)
     with folder() as where, own_servers(where / "data") as servers:
         migrate(servers.postgres_url)
+        crowd.introduce(servers, many)
         given = {"postgres.url": servers.postgres_url, "redis.url": servers.redis_url, "data.dir": str(where)}
-        settings = load({}).with_values(given)
-        client = redis.Redis.from_url(servers.other_redis_url)
-        heard = _heard(servers, where, settings, many)
-        ready = [_as_arguments(call) for call in heard]
-        ours, lua, single = [], [], []
-        for number in range(_ROUNDS):
-            ours.append(many / asyncio.run(_round(settings, number, many)))
-            lua.append(many / _timed(client, lambda: _in_lua(client, ready)))
-            single.append(many / _timed(client, lambda: _in_pipelines(client, heard)))
-        client.close()
-    commands = sum(len(call) for call in heard)
+        stage = _Stage(servers, where, load({}).with_values(given), many)
+        ours, lua, single, commands = stage.rounds(inline=False)
+        named, named_lua, _, _ = stage.rounds(inline=True)
     notes = {"people": many, "commands_a_person": round(commands / many, 1)}
     return [
         beside("fan_out", "people/s", ours, lua, least=0.7, notes=notes),
         beside("fan_out_pipelined", "people/s", ours, single, least=2),
+        beside("fan_out_inline", "people/s", named, named_lua, least=0.7),
     ]
 
 
-async def _round(settings: Settings, number: int, people: int) -> float:
-    """Seconds that fan-out and routing of an event took; its inbox entries and the journal stay in Redis."""
-    postgres = Postgres(settings.postgres)
-    store = await Store.open(settings, postgres)
-    try:
-        event = event_of(number, people, _STEPS)
-        names = [f"u{number}-{each}" for each in range(people)]
-        await store.accept(event, [Recipient(id=name, email=f"{name}@example.org") for name in names], None)
-        began_s = time.perf_counter()
-        await _routed(store, event.id, people)
-        return time.perf_counter() - began_s
-    finally:
-        await store.close()
-        await postgres.close()
+@dataclass(frozen=True, slots=True)
+class _Stage:
+    """What each round is done on."""
 
+    servers: Servers
+    where: Path
+    settings: Settings
+    people: int
 
-async def _routed(store: Store, event: UUID, people: int) -> None:
-    chunk, chunks = 0, -(-people // _CHUNK)
-    while chunk < chunks:
-        await fan_out(store, str(event))
-        while await store.flights.chunk(event, chunk):
-            await route(store, str(event), chunk)
-            chunk += 1
+    def rounds(self, *, inline: bool) -> tuple[list[float], list[float], list[float], int]:
+        """People a second of ours, of the bare script and of pipelines; and how many commands a round has."""
+        client = redis.Redis.from_url(self.servers.other_redis_url)
+        heard = self._heard(inline=inline)
+        ready = [_as_arguments(call) for call in heard]
+        ours, lua, single = [], [], []
+        for number in range(_ROUNDS):
+            ours.append(self.people / asyncio.run(self._round(number, inline=inline)))
+            lua.append(self.people / _timed(client, lambda: _in_lua(client, ready)))
+            single.append(self.people / _timed(client, lambda: _in_pipelines(client, heard)))
+        client.close()
+        return ours, lua, single, sum(len(call) for call in heard)
 
+    async def _round(self, number: int, *, inline: bool) -> float:
+        """Seconds that an event took; its inbox entries and the journal stay in Redis."""
+        postgres = Postgres(self.settings.postgres)
+        store = await Store.open(self.settings, postgres)
+        names = [f"u{number}-{each}" for each in range(self.people)] if inline else []
+        try:
+            event = event_of(number, self.people if inline else None, _STEPS)
+            await store.accept(event, [Recipient(id=name, email=f"{name}@example.org") for name in names], None)
+            began_s = time.perf_counter()
+            await routed(store, event.id)
+            return time.perf_counter() - began_s
+        finally:
+            await store.close()
+            await postgres.close()
 
-def _heard(servers: Servers, where: Path, settings: Settings, people: int) -> list[list[Command]]:
-    """What the scripts of one round wrote, a list for each call."""
-    client = redis.Redis.from_url(servers.redis_url)
-    with _monitor(servers, where) as log:
-        asyncio.run(_round(settings, _ROUNDS, people))
-        client.echo("the end")
-        while b'"the end"' not in log.read_bytes()[-4_096:]:
-            time.sleep(0.05)
-    client.close()
-    return [call for call in _calls(log.read_bytes().splitlines()) if call]
+    def _heard(self, *, inline: bool) -> list[list[Command]]:
+        """What the scripts of one round wrote, a list for each call."""
+        client = redis.Redis.from_url(self.servers.redis_url)
+        with _monitor(self.servers, self.where) as log:
+            asyncio.run(self._round(_ROUNDS, inline=inline))
+            client.echo("the end")
+            while b'"the end"' not in log.read_bytes()[-4_096:]:
+                time.sleep(0.05)
+        client.close()
+        return [call for call in _calls(log.read_bytes().splitlines()) if call]
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from typing import Any, Final
 
 import redis
 
+from tocsin.bench import crowd
 from tocsin.bench.report import Figure, beside, shown
 from tocsin.bench.servers import Servers, folder, own_servers, running, tocsin
 from tocsin.bench.work import event_of
@@ -98,7 +99,8 @@ def measure(seconds: float, items: int | None = None) -> list[Figure]:
     with folder() as where, own_servers(where / "data") as servers:
         migrate(servers.postgres_url)
         bench = _Bench(where, servers)
-        batches = [bench.ours(items or int(each_s * 20_000), together=True) for _ in range(_ROUNDS)]
+        crowd.introduce(servers, many := items or int(each_s * 20_000))
+        batches = [bench.ours(many, together=True) for _ in range(_ROUNDS)]
         single = [bench.ours(items or int(each_s * 800), together=False) for _ in range(_ROUNDS)]
         theirs = {
             peer.name: [bench.theirs(peer, items or int(each_s * peer.a_second)) for _ in range(_ROUNDS)]
@@ -122,7 +124,7 @@ class _Bench:
         self._other: Any = redis.Redis.from_url(servers.other_redis_url)
 
     def ours(self, items: int, *, together: bool) -> float:
-        """Items a second: all of one event, or each an event."""
+        """Items a second: all of one event to everyone, or each an event."""
         events = asyncio.run(_post(self._where, self._servers, items, together=together))
 
         def left() -> int:
@@ -172,12 +174,12 @@ async def _post(where: Path, servers: Servers, items: int, *, together: bool) ->
     postgres = Postgres(settings.postgres)
     store = await Store.open(settings, postgres)
     people = [Recipient(id=f"u{number}", email=f"u{number}@example.org") for number in range(items)]
-    groups = [people] if together else [[person] for person in people]
-    events = [event_of(number, len(group), _STEPS) for number, group in enumerate(groups)]
+    events = [event_of(0, None, _STEPS)] if together else [event_of(number, 1, _STEPS) for number in range(items)]
+    named: list[list[Recipient]] = [[]] if together else [[person] for person in people]
     try:
         for first in range(0, len(events), _TOGETHER):
-            pairs = list(zip(events, groups, strict=True))[first : first + _TOGETHER]
-            await asyncio.gather(*(store.accept(event, group, None) for event, group in pairs))
+            pairs = list(zip(events, named, strict=True))[first : first + _TOGETHER]
+            await asyncio.gather(*(store.accept(event, some, None) for event, some in pairs))
     finally:
         await store.close()
         await postgres.close()

@@ -9,13 +9,11 @@ import asyncio
 import time
 from typing import Any, Final
 
-from tocsin.actors.fan_out import fan_out
 from tocsin.actors.persist import Persister
 from tocsin.actors.rebuild import Rebuilder
-from tocsin.actors.route import route
 from tocsin.bench.report import Figure, under
 from tocsin.bench.servers import folder, own_servers
-from tocsin.bench.work import event_of
+from tocsin.bench.work import event_of, routed
 from tocsin.domain.delivery import Channel
 from tocsin.domain.event import Recipient
 from tocsin.domain.plan import Step
@@ -84,9 +82,4 @@ async def _waits(store: Store, number: int, people: int) -> None:
     await store.accept(
         event, [Recipient(id=name, email=f"{name}@example.org", phone="+14155550123") for name in names], None
     )
-    routed = 0
-    while routed * 100 < people:
-        await fan_out(store, str(event.id))
-        for chunk in range(routed, min(routed + 20, people // 100)):
-            await route(store, str(event.id), chunk)
-            routed += 1
+    await routed(store, event.id)

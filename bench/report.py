@@ -20,6 +20,8 @@ from tocsin.storage import embedded_postgres, embedded_redis
 
 _ROOT: Final = Path(__file__).resolve().parent.parent
 RESULTS: Final = _ROOT / "bench" / "results"
+_LOAD: Final = round(os.getloadavg()[0], 2)
+"""Taken as this begins: what else the machine did."""
 _PACKAGES: Final = ("starlette", "uvicorn", "uvloop", "pydantic", "hiredis", "psycopg2-binary", "dramatiq", "peewee")
 
 
@@ -150,7 +152,7 @@ def _machine() -> dict[str, Any]:
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
-        "load_average": round(os.getloadavg()[0], 2),
+        "load_average": _LOAD,
     }
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any, Final
 
 
@@ -101,6 +102,7 @@ def key(attempt: int, status: Status, word: str | None = None) -> str:
     return f"{attempt}:{status}:{word}" if word else f"{attempt}:{status}"
 
 
+@lru_cache(maxsize=4_096)
 def parse_key(place: str) -> tuple[int, Status, str | None]:
     """The attempt, status and provider's word that `key` was made of."""
     attempt, status, *word = place.split(":", 2)

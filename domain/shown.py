@@ -4,8 +4,8 @@
 other in the order of attempt, rank of status, time and key, so that the question "which one?" has one answer.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from operator import itemgetter
 from typing import Final, NamedTuple
 
 from tocsin.domain.delivery import RANK, Fact, History, Status, parse_key, shown_attempt
@@ -18,8 +18,7 @@ _TRIED: Final = frozenset({Status.SENDING, Status.UNCERTAIN, Status.SENT, Status
 _ACCEPTED: Final = frozenset({Status.SENT, Status.DELIVERED})
 
 
-@dataclass(frozen=True, slots=True)
-class ShownDelivery:
+class ShownDelivery(NamedTuple):
     """The columns made of a history; times in milliseconds since 1970."""
 
     status: Status
@@ -58,35 +57,40 @@ class _Told(NamedTuple):
 def shown(history: History) -> ShownDelivery:
     """What a row with this history, which is not empty, shows."""
     number, status = shown_attempt(history)
-    told = sorted((_told(place, fact) for place, fact in history.items()), key=lambda each: each[:4])
-    current = _overlaid(each.fact for each in told if each.attempt == number)
-    standing = _overlaid(each.fact for each in told if each.attempt == number and each.status is status)
+    told = [_told(place, fact) for place, fact in history.items()]
+    told.sort(key=_ORDER)
+    current = [each for each in told if each.attempt == number]
+    laid, whole = _overlaid(current), _overlaid(told)
+    standing = _overlaid([each for each in current if each.status is status])
     code, message = (None, None) if status in _ACCEPTED else _failure(told, number)
-    began_ms = max((each.at_ms for each in told if each.status is Status.SENDING), default=None)
-    sent_ms = min((each.at_ms for each in told if each.attempt == number and each.rank >= _SENT_RANK), default=None)
+    began_ms = [each.at_ms for each in told if each.status is Status.SENDING]
+    attempts = [each.fact["attempts"] for each in told if "attempts" in each.fact]
     return ShownDelivery(
         status=status,
         reason=standing.get("reason"),
         attempt_count=len({each.attempt for each in told if each.status in _TRIED}),
-        max_attempts=max((each.fact["attempts"] for each in told if "attempts" in each.fact), default=None),
-        address=current.get("address", _overlaid(each.fact for each in told).get("address")),
-        queued_ms=_first_ms(told, {Status.QUEUED}),
-        last_attempted_ms=began_ms if began_ms is not None else _first_ms(told, _TRIED),
+        max_attempts=max(attempts) if attempts else None,
+        address=laid.get("address", whole.get("address")),
+        queued_ms=_first_ms(told, _QUEUED),
+        last_attempted_ms=max(began_ms) if began_ms else _first_ms(told, _TRIED),
         next_attempt_ms=standing.get("due") if status is Status.RETRYING else None,
-        sent_ms=sent_ms,
-        delivered_ms=_first_ms((each for each in told if each.attempt == number), {status} & {Status.DELIVERED}),
-        provider=current.get("provider"),
-        provider_id=current.get("provider_id"),
-        provider_status=current.get("word"),
+        sent_ms=_first_ms(current, _SENT),
+        delivered_ms=_first_ms(current, _DELIVERED) if status is Status.DELIVERED else None,
+        provider=laid.get("provider"),
+        provider_id=laid.get("provider_id"),
+        provider_status=laid.get("word"),
         error_code=code,
         error_message=message[:MOST_ERROR_CHARACTERS] if message else message,
-        price=current.get("price"),
-        segments=current.get("segments"),
+        price=laid.get("price"),
+        segments=laid.get("segments"),
     )
 
 
-_SENT_RANK: Final = RANK[Status.SENT]
-"""What is sent, delivered or came back ranks from here on."""
+_ORDER: Final = itemgetter(0, 1, 2, 3)
+_QUEUED: Final = frozenset({Status.QUEUED})
+_DELIVERED: Final = frozenset({Status.DELIVERED})
+_SENT: Final = frozenset(status for status, rank in RANK.items() if rank >= RANK[Status.SENT])
+"""What is sent, delivered or came back."""
 
 
 def _told(place: str, fact: Fact) -> _Told:
@@ -94,10 +98,12 @@ def _told(place: str, fact: Fact) -> _Told:
     return _Told(attempt, RANK[status], fact["at"], place, status, {**fact, "word": word} if word else fact)
 
 
-def _overlaid(facts: Iterable[Fact]) -> Fact:
+def _overlaid(told: Sequence[_Told]) -> Fact:
+    if len(told) == 1:
+        return told[0].fact
     laid: Fact = {}
-    for fact in facts:
-        laid.update(fact)
+    for each in told:
+        laid.update(each.fact)
     return laid
 
 
@@ -110,5 +116,6 @@ def _failure(told: Iterable[_Told], number: int) -> tuple[str | None, str | None
     return code, message
 
 
-def _first_ms(told: Iterable[_Told], wanted: Iterable[Status]) -> int | None:
-    return min((each.at_ms for each in told if each.status in wanted), default=None)
+def _first_ms(told: Iterable[_Told], wanted: frozenset[Status]) -> int | None:
+    times = [each.at_ms for each in told if each.status in wanted]
+    return min(times) if times else None

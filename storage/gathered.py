@@ -4,6 +4,7 @@ that make no sense."""
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Final
 
 from tocsin.domain.delivery import Channel, Fact, History, Status, key, merge
@@ -12,13 +13,15 @@ from tocsin.storage.accepted_rows import Accepted, Idempotency
 from tocsin.storage.database import Refused
 from tocsin.storage.routed import parts
 
-_TEXTS: Final = (
-    *("reason", "provider", "provider_id", "word", "code", "message", "price", "address", "cid"),
-    *("by", "note", "method", "confidence"),
+_TEXTS: Final = frozenset(
+    {
+        *("reason", "provider", "provider_id", "word", "code", "message", "price", "address", "cid"),
+        *("by", "note", "method", "confidence"),
+    }
 )
 _is_uuid: Final = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}").fullmatch
 _CHANNELS: Final = {str(channel): channel for channel in Channel}
-_NUMBERS: Final = ("due", "segments", "attempts", "difference")
+_NUMBERS: Final = frozenset({"due", "segments", "attempts", "difference"})
 
 
 @dataclass(slots=True)
@@ -181,8 +184,13 @@ def _begun(status: str, reason: str | None, at_ms: int) -> History:
 
 def _moved(rows: Gathered, fact: Mapping[str, Any]) -> None:
     for identifier, step, channel, attempt, status, word, at_ms, detail in fact["d"]:
-        place = key(int(attempt), Status(status), word)
-        _delivery(rows, identifier, step, channel, {place: _fact(int(at_ms), detail)})
+        history = {_place(attempt, status, word): _fact(int(at_ms), detail)}
+        _delivery(rows, identifier, step, channel, history)
+
+
+@lru_cache(maxsize=4_096)
+def _place(attempt: int, status: str, word: str | None) -> str:
+    return key(int(attempt), Status(status), word)
 
 
 def _listed(rows: Gathered, fact: Mapping[str, Any]) -> None:
@@ -238,13 +246,12 @@ def _delivery(rows: Gathered, notification: str, step: int, channel: str, histor
 def _fact(at_ms: int, detail: Mapping[str, Any]) -> Fact:
     """The fact that `detail` tells: what is not known is left out, and what nobody asked for is not kept."""
     told: Fact = {"at": at_ms}
-    for name in _TEXTS:
-        value = detail.get(name)
-        if value is not None:
+    for name, value in detail.items():
+        if value is None:
+            continue
+        if name in _TEXTS:
             told[name] = str(value)
-    for name in _NUMBERS:
-        value = detail.get(name)
-        if value is not None:
+        elif name in _NUMBERS:
             told[name] = int(value)
     return told
 

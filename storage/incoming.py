@@ -7,8 +7,9 @@ Most deliveries of a batch were routed together and differ only in their ids, pe
 history object (gathered.py), so what that shows is written once.
 """
 
-import json
 from collections.abc import Iterator, Mapping
+
+from pydantic_core import to_json
 
 from tocsin.domain.delivery import History
 from tocsin.domain.ids import delivery_id_text
@@ -65,6 +66,7 @@ def _written(history: History) -> tuple[str | None, str]:
         field(told.error_message),
         field(told.price),
         number(told.segments),
-        field(json.dumps(history, ensure_ascii=False, separators=(",", ":"))),
+        # A third of what the standard library takes, which was a tenth of all work on an outcome.
+        field(to_json(history).decode()),
     )
     return told.address, "\t".join(columns)

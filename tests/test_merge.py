@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -43,7 +42,11 @@ places = st.builds(
     st.sampled_from(list(Status)),
     st.one_of(st.none(), st.sampled_from(["sent", "a:b", ":", "é", "Ω", "𝄞"])),
 )
-histories = st.dictionaries(places, facts, min_size=1, max_size=7)
+# Those of which SQL makes less work (migration 0014) would seldom be met among all.
+plain_places = st.sampled_from(["1:SCHEDULED", "1:QUEUED", "1:SENDING", "1:SENT", "1:DELIVERED"])
+histories = st.one_of(
+    st.dictionaries(places, facts, min_size=1, max_size=7), st.dictionaries(plain_places, facts, min_size=1)
+)
 
 sql = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -152,7 +155,13 @@ def test_sql_shows_what_python_shows(connection: Any, history: History) -> None:
 
 
 @pytest.mark.servers
-@given(history=st.dictionaries(places, facts, min_size=1, max_size=6), data=st.data())
+@given(
+    history=st.one_of(
+        st.dictionaries(st.one_of(places, plain_places), facts, min_size=1, max_size=6),
+        st.dictionaries(plain_places, facts, min_size=1),
+    ),
+    data=st.data(),
+)
 @settings(sql, max_examples=60)
 def test_shuffled_split_and_doubled_facts_are_stored_alike(connection: Any, history: History, data: Any) -> None:
     """The real way: routed and moved facts in entries of any order, split into batches anywhere."""
@@ -167,7 +176,7 @@ def test_shuffled_split_and_doubled_facts_are_stored_alike(connection: Any, hist
     expected = shown(whole)
     assert (stored, user) == (whole, "u1")
     address = "a@example.org" if expected.address is None else expected.address
-    assert _shown_of(row) == replace(expected, address=address)
+    assert _shown_of(row) == expected._replace(address=address)
 
 
 @pytest.mark.servers
