@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from tocsin.domain.delivery import Channel, Reason, Status
 from tocsin.domain.rate import Rate
 from tocsin.storage.facts import Entry
+from tocsin.storage.memory import Work
 from tocsin.storage.store import Store
 
 
@@ -92,6 +93,15 @@ class Gauges:
         self._facts = Gauge(
             "tocsin_facts_waiting", "Journal entries that Postgres does not have yet", registry=registry
         )
+        self._facts_bytes = Gauge(
+            "tocsin_facts_bytes", "What the journal holds that Postgres has not heard of", registry=registry
+        )
+        self._stopped = Gauge(
+            "tocsin_work_stopped",
+            "1 while Redis is too full or the journal too long for this kind of work",
+            ["work"],
+            registry=registry,
+        )
         self._facts_age = Gauge(
             "tocsin_facts_oldest_seconds", "Age of the oldest waiting journal entry", registry=registry
         )
@@ -127,6 +137,10 @@ class Gauges:
         depths = await store.depths()
         self._facts.set(depths.facts)
         self._facts_age.set(depths.facts_oldest_s)
+        self._facts_bytes.set(depths.facts_bytes)
+        stopped = await store.memory.stopped()
+        for work in Work:
+            self._stopped.labels(work.name.lower()).set(work in stopped)
         self._due.set(depths.due)
         self._memory.set(depths.memory_bytes)
         self._processes.set(depths.actor_processes)

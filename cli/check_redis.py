@@ -8,6 +8,7 @@ from collections.abc import Set as AbstractSet
 from tocsin.actors import queues
 from tocsin.cli.findings import Finding, clock, fail, ok, stop, warn
 from tocsin.domain.errors import RedisAway
+from tocsin.domain.setting_sections import RedisSettings
 from tocsin.domain.settings import Settings
 from tocsin.storage.embedded_redis import OLDEST
 from tocsin.storage.keys import Keys
@@ -25,6 +26,7 @@ async def check_redis(settings: Settings, url: str, installation: str | None) ->
         return [fail("redis", str(away), "Start it, or mend redis.url (REDIS_URL).")]
     return [
         *judge_redis(state, max_memory=settings.redis.max_memory),
+        judge_journal(state.journal_bytes, settings.redis),
         *judge_installation(state.installation, installation, keys),
         *judge_actors(state.attended),
     ]
@@ -61,6 +63,19 @@ def judge_redis(state: RedisState, *, max_memory: int | None = None) -> Iterator
             "no memory limit: Tocsin cannot stop taking events in before the machine's memory is used up",
             "Set `maxmemory`, or redis.max_memory in the settings.",
         )
+
+
+def judge_journal(held: int, marks: RedisSettings) -> Finding:
+    """Whether Postgres keeps up with what happens."""
+    told = f"the journal holds {held // _MB} MB that Postgres has not heard of"
+    if held < marks.plan_journal:
+        return ok("redis", told)
+    what = "nothing new is accepted" if held >= marks.max_journal else "recipients are not planned"
+    return warn(
+        "redis",
+        f"{told}: {what} until it has",
+        "See whether Postgres answers and keeps up, and whether some process works on persist.",
+    )
 
 
 def judge_installation(in_redis: str | None, in_postgres: str | None, keys: Keys) -> Iterator[Finding]:

@@ -82,6 +82,8 @@ class RedisSettings(Section):
     plan_memory_share: _Share
     claim_memory_share: _Share
     max_memory: Annotated[SizeBytes | None, _EmptyIsNone]
+    plan_journal: SizeBytes
+    max_journal: SizeBytes
 
 
 class PostgresSettings(Section):

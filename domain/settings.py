@@ -150,6 +150,11 @@ def _check_together(settings: Settings) -> None:
     if settings.breaker.cap < settings.breaker.rest:
         raise SettingError("breaker.cap: it is shorter than breaker.rest; make it as long at least")
     redis = settings.redis
+    if redis.plan_journal > redis.max_journal:
+        raise SettingError(
+            "redis.plan_journal: it is more than redis.max_journal; planning, which fills the journal most, must stop"
+            " before accepting does"
+        )
     if not redis.max_memory_share <= redis.plan_memory_share <= redis.claim_memory_share:
         raise SettingError(
             "redis.plan_memory_share: it lies outside redis.max_memory_share and redis.claim_memory_share; what was"

@@ -70,6 +70,8 @@ async def get_ready(call: Call[None, NoQuery]) -> Readiness:
     if redis == "ready" and store.life.is_lost:
         # Events are taken meanwhile.
         parts["redis"] = "it was emptied or is an older one; it is rebuilt from Postgres"
+    elif redis == "ready" and (stopped := await _stopped(store)):
+        parts["redis"] = stopped
     parts["actors"] = await _state_of_actors(call.context)
     whole = set(parts.values()) == {"ready"}
     resting = await _resting(store)
@@ -101,6 +103,15 @@ async def _resting(store: Store) -> dict[tuple[Channel, str], int]:
             return {(each.channel, each.provider): each.until_ms for each in await store.breakers.resting()}
     except (TimeoutError, TocsinError):
         return {}
+
+
+async def _stopped(store: Store) -> str:
+    """Which work waits until Redis has drained, and why; empty when none does."""
+    try:
+        async with asyncio.timeout(_PROBE_S):
+            return "; ".join(dict.fromkeys((await store.memory.stopped()).values()))
+    except (TimeoutError, TocsinError):
+        return ""
 
 
 async def _state_of_actors(context: Context) -> str:

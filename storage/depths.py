@@ -18,6 +18,7 @@ class Depths:
 
     facts: int
     facts_oldest_s: float
+    facts_bytes: int
     due: int
     open: Mapping[Channel, int]
     oldest_ready_s: Mapping[Channel, float]
@@ -34,10 +35,11 @@ async def measure(client: Any, keys: Keys) -> Depths:
             pipeline.xrange(keys.facts, count=1)
             pipeline.zcard(keys.due)
             pipeline.zcount(keys.processes, seconds, "+inf")
+            pipeline.get(keys.facts_bytes)
             for key in _keys_of_channels(keys):
                 pipeline.zcard(key)
                 pipeline.zrange(key, 0, 0, withscores=True)
-            facts, first, due, processes, *channels = await pipeline.execute()
+            facts, first, due, processes, facts_bytes, *channels = await pipeline.execute()
     memory = await info(client, "memory")
     now_s = seconds + microseconds / 1e6
     oldest = int(first[0][0].split("-")[0]) / 1000 if first else now_s
@@ -45,6 +47,7 @@ async def measure(client: Any, keys: Keys) -> Depths:
     return Depths(
         facts=facts,
         facts_oldest_s=max(0.0, now_s - oldest),
+        facts_bytes=int(facts_bytes or 0),
         due=due,
         open={channel: lengths[2 * n] + lengths[2 * n + 1] for n, channel in enumerate(_CHANNELS)},
         oldest_ready_s={channel: _age(firsts[2 * n] + firsts[2 * n + 1], now_s) for n, channel in enumerate(_CHANNELS)},

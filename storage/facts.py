@@ -19,6 +19,7 @@ _GROUP = "persisters"
 _TAKE_OVER_AFTER_MS = 10_000
 _GONE_AFTER_MS = 3_600_000
 """A persister that held nothing and took nothing for so long is taken off the group's list."""
+_MOST_SIZES = 10_000
 _FAILURES_KEPT_MS = 86_400_000
 _LOOK_S, _LONGEST_LOOK_S = 0.01, 0.05
 
@@ -33,6 +34,8 @@ class Journal:
         self._client = client
         self._scripts = scripts or Scripts(client, keys)
         self._keys = keys
+        self._sizes: dict[str, int] = {}
+        """What entries that were taken here hold, in bytes."""
 
     async def append(self, facts: list[dict[str, Any]]) -> None:
         """Adds one entry whose change is nowhere else in Redis, such as bad facts that are tried again."""
@@ -52,7 +55,8 @@ class Journal:
 
     async def done(self, entries: list[str]) -> None:
         """Forgets entries that Postgres has committed, or refused and kept as bad."""
-        await self._scripts.run("forget", _GROUP, *entries)
+        sizes = ((entry, self._sizes.pop(entry, "")) for entry in entries)
+        await self._scripts.run("forget", _GROUP, *(part for each in sizes for part in each))
 
     async def give_back(self, persister: str) -> None:
         """Lets others take at once what this persister held when Postgres went away, itself included."""
@@ -118,17 +122,21 @@ class Journal:
             self._keys.facts, _GROUP, persister, min_idle_time=_TAKE_OVER_AFTER_MS, count=most
         )
         # Redis 6.2 goes on naming entries that somebody deleted by hand, without their fields.
-        if entries := _read_of(left):
+        if entries := self._read(left):
             return entries
         answer = await self._client.xreadgroup(_GROUP, persister, {self._keys.facts: ">"}, count=most)
-        return _read_of(_entries_of(answer))
+        return self._read(_entries_of(answer))
+
+    def _read(self, entries: Sequence[tuple[str, dict[str, str]]]) -> list[Entry]:
+        if len(self._sizes) > _MOST_SIZES:
+            self._sizes.clear()
+        for identifier, fields in entries:
+            text = (fields or {}).get("d", "")
+            self._sizes[identifier] = len(text) if text.isascii() else len(text.encode())
+        return [(identifier, _facts_of(fields)) for identifier, fields in entries if fields]
 
     async def _make_group(self) -> None:
         await self._scripts.run("group", _GROUP)
-
-
-def _read_of(entries: Sequence[tuple[str, dict[str, str]]]) -> list[Entry]:
-    return [(identifier, _facts_of(fields)) for identifier, fields in entries if fields]
 
 
 def _facts_of(fields: dict[str, str]) -> list[dict[str, Any]]:

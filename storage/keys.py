@@ -10,6 +10,7 @@ class Keys:
         self.namespace = namespace
         self.inbox_prefix = inbox_prefix
         self.facts = f"{namespace}:facts"
+        self.facts_bytes = f"{namespace}:facts:bytes"
         self.failed_facts = f"{namespace}:facts:failed"
         self.due = f"{namespace}:due"
         self.breakers = f"{namespace}:breakers"

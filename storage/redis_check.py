@@ -36,6 +36,8 @@ class RedisState:
     runs_scripts: bool = True
     clock_off_ms: int = 0
     """How far Redis's clock is ahead of this machine's."""
+    journal_bytes: int = 0
+    """What the journal holds that Postgres has not heard of."""
     installation: str | None = None
     """Whose keys these are: what `installation` in Postgres was when they were begun."""
     attended: frozenset[str] = frozenset()
@@ -66,6 +68,7 @@ async def inspect_redis(url: str, keys: Keys) -> RedisState:
                 cluster=cluster,
                 runs_scripts=not cluster and await _runs_scripts(client, keys),
                 clock_off_ms=await _clock_off_ms(client),
+                journal_bytes=0 if cluster else int(await client.get(keys.facts_bytes) or 0),
                 installation=None if cluster else await client.get(keys.installation),
                 attended=frozenset() if cluster else frozenset(await worked_on(client, keys)),
             )

@@ -13,6 +13,7 @@ from loguru import logger
 from tocsin.domain.breaker import BreakerRules
 from tocsin.domain.errors import PostgresAway, RedisAway, Unavailable
 from tocsin.domain.event import Contact, Event, Recipient
+from tocsin.domain.setting_sections import RedisSettings
 from tocsin.domain.settings import Settings
 from tocsin.storage import bad_facts, installation, queries, users
 from tocsin.storage.accepted import Accepted, Idempotency
@@ -33,7 +34,7 @@ from tocsin.storage.keys_mirror import KeysMirror
 from tocsin.storage.life import Life
 from tocsin.storage.life_keeper import LifeKeeper
 from tocsin.storage.locks import Locks
-from tocsin.storage.memory import MemoryGuard, Work
+from tocsin.storage.memory import Marks, MemoryGuard, Work
 from tocsin.storage.motion import Motion
 from tocsin.storage.people import People
 from tocsin.storage.postgres import Postgres
@@ -86,12 +87,7 @@ class Store:
         self.calls = Calls(client, scripts, keys)
         self.keys_mirror = KeysMirror(client, keys)
         self.people = People(self.flights, self.profiles, postgres)
-        shares = {
-            Work.ACCEPT: settings.redis.max_memory_share,
-            Work.PLAN: settings.redis.plan_memory_share,
-            Work.SEND: settings.redis.claim_memory_share,
-        }
-        self.memory = MemoryGuard(client, most=settings.redis.max_memory, shares=shares)
+        self.memory = MemoryGuard(client, keys, _marks(settings.redis))
         name = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}"
         self.keeper = LifeKeeper(self.life, scripts, postgres, name)
         self._intake = Intake(Entrance(scripts, self.flights, self.calls), postgres, self.memory, self.learn_durability)
@@ -274,6 +270,16 @@ class Store:
     async def once(self, name: str, every_ms: int) -> bool:
         """Whether nobody was told so of `name` in the last `every_ms`. Raises RedisAway."""
         return await self._locks.once(name, every_ms)
+
+
+def _marks(given: RedisSettings) -> Marks:
+    shares = {
+        Work.ACCEPT: given.max_memory_share,
+        Work.PLAN: given.plan_memory_share,
+        Work.SEND: given.claim_memory_share,
+    }
+    journal = {Work.PLAN: given.plan_journal, Work.ACCEPT: given.max_journal, Work.SEND: 2 * given.max_journal}
+    return Marks(shares, journal, given.max_memory)
 
 
 def _listed(entries: Sequence[Entry]) -> Iterable[tuple[str, str, str, int, bool]]:

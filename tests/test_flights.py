@@ -540,7 +540,7 @@ async def test_what_is_left_of_an_event_that_was_given_up_goes_away_by_itself(be
     names = [
         name
         for name in await bench.client.keys("t:*")
-        if name not in {bench.keys.facts, f"{bench.keys.facts[:-5]}last_fact"}
+        if name not in {bench.keys.facts, bench.keys.facts_bytes, bench.keys.last_fact}
     ]
     assert len(names) == 2
     assert all([await bench.client.pttl(name) > 0 for name in names])

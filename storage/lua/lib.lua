@@ -195,6 +195,7 @@ local function append_facts()
       added = redis.call('XADD', ns .. ':facts', '*', 'd', entry)
     end
     redis.call('SET', ns .. ':last_fact', added)
+    redis.call('INCRBY', ns .. ':facts:bytes', int(#entry))
   end
 end
 
