@@ -131,9 +131,10 @@ def _short(value: float) -> str:
 
 
 def _commit() -> str:
-    """The short name of the commit, marked where files differ from it."""
+    """The short name of the commit, marked where files differ from it; not those that measuring itself makes."""
     name = _git("rev-parse", "--short", "HEAD") or "unknown"
-    return f"{name}-changed" if _git("status", "--porcelain", "--untracked-files=no") else name
+    differ = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!docs", ":!bench/results")
+    return f"{name}-changed" if differ else name
 
 
 def _git(*arguments: str) -> str:
