@@ -65,12 +65,17 @@ def own_servers(data: Path) -> Iterator[Servers]:
     postgres, redis = EmbeddedPostgres(data), EmbeddedRedis(data)
     try:
         postgres_url, redis_url = postgres.start(), redis.start()
-        assert postgres.pid is not None
-        assert redis.pid is not None
-        yield Servers(postgres_url, redis_url, postgres.pid, redis.pid)
+        yield Servers(postgres_url, redis_url, _pid_of(postgres), _pid_of(redis))
     finally:
         redis.stop()
         postgres.stop()
+
+
+def _pid_of(server: EmbeddedPostgres | EmbeddedRedis) -> int:
+    """On a busy machine a server may answer before who has started it knows its process id."""
+    while (pid := server.pid) is None:
+        time.sleep(_LOOK_AGAIN_S)
+    return pid
 
 
 class Program:
