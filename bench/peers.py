@@ -2,7 +2,8 @@
 item an event of its own; beside stock Dramatiq, Celery, RQ, Huey and taskiq with a message an item, on the same Redis.
 
 One driver measures all: the items are in Redis before the workers start, and from the moment at which the first is gone
-it looks how many are left, until none is. Peers run in as many processes as this machine has cores, ours in one.
+it looks how many are left, until none is. All run in as many processes as this machine has cores, with eight threads
+each where they have threads.
 """
 
 import asyncio
@@ -43,7 +44,7 @@ _LOOK_S: Final = 0.01
 _STEPS: Final = (Step(Channel.IN_APP, 0),)
 _TOGETHER: Final = 100
 _THREADS: Final = "8"
-_CORES: Final = str(len(os.sched_getaffinity(0)))
+_CORES: Final = len(os.sched_getaffinity(0))
 
 Left = Callable[[Any], int]
 
@@ -61,19 +62,19 @@ class Peer:
 _PEERS: Final = (
     Peer(
         "dramatiq",
-        ("-m", "dramatiq", "dramatiq_items", "--processes", _CORES, "--threads", _THREADS),
+        ("-m", "dramatiq", "dramatiq_items", "--processes", str(_CORES), "--threads", _THREADS),
         lambda client: client.hlen("dramatiq:default.msgs"),
         2_000,
     ),
     Peer(
         "celery",
-        ("-m", "celery", "-A", "celery_items", "worker", "--concurrency", _CORES, "--loglevel", "ERROR"),
+        ("-m", "celery", "-A", "celery_items", "worker", "--concurrency", str(_CORES), "--loglevel", "ERROR"),
         lambda client: client.llen("celery") + client.hlen("unacked"),
         800,
     ),
     Peer(
         "rq",
-        ("-m", "rq.cli", "worker-pool", "--num-workers", _CORES, "--logging-level", "ERROR"),
+        ("-m", "rq.cli", "worker-pool", "--num-workers", str(_CORES), "--logging-level", "ERROR"),
         lambda client: client.llen("rq:queue:default"),
         150,
     ),
@@ -85,7 +86,7 @@ _PEERS: Final = (
     ),
     Peer(
         "taskiq",
-        ("-m", "taskiq", "worker", "taskiq_items:broker", "--workers", _CORES, "--log-level", "ERROR"),
+        ("-m", "taskiq", "worker", "taskiq_items:broker", "--workers", str(_CORES), "--log-level", "ERROR"),
         lambda client: client.llen("taskiq"),
         1_500,
     ),
@@ -94,7 +95,7 @@ _PEERS: Final = (
 
 def measure(seconds: float, items: int | None = None) -> list[Figure]:
     """Takes about `seconds`, and some more to start workers and to fill queues; or so many `items` a round."""
-    each_s = max(0.5, seconds / 30)
+    each_s = max(0.5, seconds / 20)
     _make_environment()
     with folder() as where, own_servers(where / "data") as servers:
         migrate(servers.postgres_url)
@@ -132,9 +133,8 @@ class _Bench:
                 return items - int(self._client.hget(f"tocsin:event:{events[0]}", "routed") or 0) * _TOGETHER
             return int(self._client.zcard("tocsin:due"))
 
-        return self._rate(
-            tocsin("actors", "--queues", "fan_out,route", "--threads", _THREADS), self._servers.environ(), left, items
-        )
+        command = tocsin("actors", "--queues", "fan_out,route", "--threads", _THREADS)
+        return self._rate([command] * _CORES, self._servers.environ(), left, items)
 
     def theirs(self, peer: Peer, items: int) -> float:
         """Items a second of a peer."""
@@ -143,11 +143,11 @@ class _Bench:
         environ = {"REDIS_URL": url, "RQ_REDIS_URL": url, "PYTHONPATH": str(_FOLDER)}
         put = [str(_PYTHON), str(_FOLDER / "items.py"), peer.name, str(items)]
         subprocess.run(put, env=os.environ | environ, cwd=self._where, check=True, timeout=_LIMIT_S)
-        return self._rate(peer.command, environ, lambda: peer.left(self._other), items, str(_PYTHON))
+        return self._rate([peer.command], environ, lambda: peer.left(self._other), items, str(_PYTHON))
 
     def _rate(
         self,
-        command: Sequence[str],
+        commands: Sequence[Sequence[str]],
         environ: Mapping[str, str],
         left: Callable[[], int],
         items: int,
@@ -156,13 +156,13 @@ class _Bench:
         if (there := left()) < items:
             raise RuntimeError(f"{there} of {items} items are in Redis")
         with ExitStack() as stack:
-            program = stack.enter_context(running(command, self._where, environ, python))
-            first_s, first, end_s = 0.0, items, time.monotonic() + _LIMIT_S
+            programs = [stack.enter_context(running(command, self._where, environ, python)) for command in commands]
+            first_s, first, end_s = 0.0, 0, time.monotonic() + _LIMIT_S
             while (now := left()) > 0:
-                if not first_s and now < items:
+                if not first_s and now <= items * 2 // 3:
                     first_s, first = time.monotonic(), now
-                if time.monotonic() > end_s or program.process.poll() is not None:
-                    raise RuntimeError(f"{now} of {items} items are left:\n{program.log.read_text()[-2000:]}")
+                if time.monotonic() > end_s or programs[0].process.poll() is not None:
+                    raise RuntimeError(f"{now} of {items} items are left:\n{programs[0].log.read_text()[-2000:]}")
                 time.sleep(_LOOK_S)
             return first / max(_LOOK_S, time.monotonic() - first_s)
 
