@@ -39,21 +39,25 @@ select (select count(*) from taken), array(select distinct event_id::text from s
 _FORGET_ZEROS: Final = "delete from event_counts where event_id = any(%s::uuid[]) and count = 0"
 
 # One statement sees rows and counts as they were at one moment, and each change with its difference or neither.
+# An event's rows lie in one range of ids; each range is looked at by itself.
 _ROWS: Final = """
-select note.event_id, '' as channel, told.status, '' as reason, sum(told.count)::bigint as count
+select wanted.id as event_id, '' as channel, told.status, '' as reason, told.count
 from unnest(%(events)s::uuid[]) as wanted (id)
-join notifications note on note.id >= tocsin_first_id(wanted.id) and note.id <= tocsin_last_id(wanted.id)
-  and note.event_id = wanted.id
-cross join lateral (values ('MADE', 1), ('LISTED', (note.listed_at is not null)::integer),
-  ('READ', (note.read_at is not null)::integer)) as told (status, count)
+cross join lateral (
+  select count(*) as made, count(listed_at) as listed, count(read_at) as read from notifications note
+  where note.id >= tocsin_first_id(wanted.id) and note.id <= tocsin_last_id(wanted.id) and note.event_id = wanted.id
+) as notes
+cross join lateral (values ('MADE', made), ('LISTED', listed), ('READ', read)) as told (status, count)
 where told.count > 0
-group by note.event_id, told.status
 union all
-select delivery.event_id, channel, status, coalesce(reason, ''), count(*)
+select wanted.id, standing.channel, standing.status, standing.reason, standing.count
 from unnest(%(events)s::uuid[]) as wanted (id)
-join deliveries delivery on delivery.id >= tocsin_first_id(wanted.id) and delivery.id <= tocsin_last_id(wanted.id)
-  and delivery.event_id = wanted.id
-group by delivery.event_id, channel, status, coalesce(reason, '')
+cross join lateral (
+  select channel, status, coalesce(reason, '') as reason, count(*) as count from deliveries delivery
+  where delivery.id >= tocsin_first_id(wanted.id) and delivery.id <= tocsin_last_id(wanted.id)
+    and delivery.event_id = wanted.id
+  group by channel, status, coalesce(reason, '')
+) as standing
 """
 _WRONG: Final = f"""
 with counted as ({_COUNTED}), standing as ({_ROWS})

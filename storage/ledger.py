@@ -18,10 +18,11 @@ from tocsin.storage.moments import ms_of
 
 _FIRST: Final = UUID(int=0)
 
-# The condition is that of the index deliveries_open, word for word.
+# The condition is that of the index deliveries_open, word for word. The order is that of the column: `id` alone would
+# be the text beside it, for which all of them would be sorted.
 _PAGE: Final = """
 select id::text, notification_id::text, event_id::text, step, status, xmin::text from deliveries
-where status in ('SCHEDULED', 'QUEUED', 'RETRYING', 'SENDING') and id > %s::uuid order by id limit %s
+where status in ('SCHEDULED', 'QUEUED', 'RETRYING', 'SENDING') and id > %s::uuid order by deliveries.id limit %s
 """
 
 _LOCKED: Final = """

@@ -101,15 +101,12 @@ order by asked.asked_at nulls first, delivery.id
 limit %(limit)s
 """
 
-# In two parts, each of which has an index of just those rows.
+# The statuses stand here as in the partial index deliveries_to_address.
 _RIVALS: Final = """
 select rival.id, rival.channel, rival.address, event.message, rival.history
-from (
-  select * from deliveries where status = 'UNCERTAIN' and address = any(%(addresses)s)
-  union all
-  select * from deliveries where status in ('RETRYING', 'SENDING') and address = any(%(addresses)s)
-) rival
+from deliveries rival
 left join events event on event.id = rival.event_id
+where rival.status in ('RETRYING', 'SENDING', 'UNCERTAIN') and rival.address = any(%(addresses)s)
 """
 
 _OWNERS: Final = """

@@ -41,7 +41,8 @@ class ReceiptDay:
     provider_total: int | None = None
 
 
-# What the provider answered us is looked at too: the second message may be the only one that has receipts.
+# What the provider answered us is looked at too: the second message may be the only one that has receipts. Row by row:
+# all deliveries are more than the receipts of any time.
 _DUPLICATES: Final = """
 with told as (
   select delivery_id, attempt, provider_id from callbacks
@@ -51,7 +52,7 @@ known as (
   select delivery_id, attempt, provider_id from told
   union
   select delivery.id, split_part(place, ':', 1)::integer, fact ->> 'provider_id'
-  from concerned join deliveries delivery using (id)
+  from concerned cross join lateral (select id, history from deliveries where id = concerned.id offset 0) as delivery
   cross join lateral jsonb_each(delivery.history) as of_history (place, fact)
   where fact ? 'provider_id' and fact ->> 'reason' is distinct from 'settled'
 )

@@ -53,6 +53,10 @@ create index deliveries_open on deliveries (id) where status in ('SCHEDULED', 'Q
 create index deliveries_dead on deliveries (id) where status in ('FAILED', 'DEAD');
 create index deliveries_held on deliveries (id) where status = 'UNCERTAIN';
 create index deliveries_sent_by_sms on deliveries (sent_at) where channel = 'SMS' and sent_at is not null;
+-- Of what a receipt told before anybody told whose it is: looked for among the rows of a large event, by each chunk.
+create index deliveries_without_event on deliveries (id) where event_id is null;
+-- Those whose messages a provider may have, by whom they are for.
+create index deliveries_to_address on deliveries (address) where status in ('RETRYING', 'SENDING', 'UNCERTAIN');
 create index deliveries_unconfirmed on deliveries (sent_at) where channel = 'SMS' and status = 'SENT';
 
 -- The rows that are there, whose indexes are those of the new tables by now; what is of a later time goes where the
