@@ -24,7 +24,7 @@ from tocsin.storage.migrate import migrate
 from tocsin.storage.persist import store
 from tocsin.storage.replays import replay_deliveries
 from tocsin.tests.scenes import an_event, people
-from tocsin.tests.stored import AT_MS, EVENT, ask, entries, lent, moved, note, read, routed
+from tocsin.tests.stored import AT_MS, EVENT, ask, entries, eventually, lent, moved, note, read, routed
 
 pytestmark = pytest.mark.servers
 
