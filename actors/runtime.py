@@ -76,7 +76,7 @@ class Runtime:
         """Returns when every queue is consumed. Raises Unavailable when Redis does not answer."""
         self._loop = Loop()
         self._store = self._loop.run(Store.open(self._settings, self._postgres))
-        keys = Keys(self._settings.redis.namespace, self._settings.redis.inbox_prefix)
+        keys = Keys.of(self._settings.redis)
         assert self._settings.redis.url is not None  # noqa: S101  # app.py gives every process a server
         self._broker = WakingBroker(connect_broker(self._settings.redis.url), keys)
         self._process = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}"

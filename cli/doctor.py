@@ -92,7 +92,7 @@ async def _look_at_redis(settings: Settings, installation: str | None) -> list[F
     url = settings.redis.url or await asyncio.to_thread(embedded_redis.running_address, settings.data.dir)
     if url is None:
         return await asyncio.to_thread(_own, "redis", embedded_redis.runnable)
-    breakers = await check_breakers(url, settings.redis.namespace)
+    breakers = await check_breakers(settings.redis, url)
     return [*await check_redis(settings, url, installation), *breakers]
 
 

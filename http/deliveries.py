@@ -51,7 +51,7 @@ async def list_deliveries(call: Call[None, DeliveriesQuery]) -> Deliveries:
 async def get_delivery(call: Call[None, NoQuery]) -> Delivery:
     """One delivery as it stands."""
     delivery = call.id("delivery")
-    await call.context.store.settled()
+    await call.context.store.caught_up()
     found = await call.context.store.postgres.call(queries.delivery, delivery)
     if found is None:
         raise NotFound

@@ -102,7 +102,7 @@ async def list_events(call: Call[None, Paging]) -> Events:
 async def get_event(call: Call[None, NoQuery]) -> Event:
     """An event with what became of it until now."""
     event = call.id("event")
-    await call.context.store.settled()
+    await call.context.store.caught_up()
     found = await call.context.store.postgres.call(queries.event_audit, event)
     if found is None:
         raise NotFound

@@ -55,7 +55,7 @@ class Store:
     """Made by `open`; every method raises RedisAway or PostgresAway only where it cannot do without."""
 
     def __init__(self, settings: Settings, postgres: Postgres, client: Any) -> None:
-        keys = Keys(settings.redis.namespace, settings.redis.inbox_prefix)
+        keys = Keys.of(settings.redis)
         self.life = Life()
         scripts = Scripts(client, keys, self.life)
         inbox = InboxSettings(keys.inbox_prefix, settings.cache.enabled, settings.cache.ttl)
@@ -92,7 +92,7 @@ class Store:
         name = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}"
         self.keeper = LifeKeeper(self.life, scripts, postgres, name)
         self._intake = Intake(Entrance(scripts, self.flights, self.calls), postgres, self.memory, self.learn_durability)
-        self.revival = Revival(self.flights, Reentry(client, scripts, keys), postgres, self.settled)
+        self.revival = Revival(self.flights, Reentry(client, scripts, keys), postgres, self.caught_up)
 
     @classmethod
     async def open(cls, settings: Settings, postgres: Postgres) -> "Store":
@@ -199,14 +199,14 @@ class Store:
         known = (await self.events([event])).get(event)
         keep_ms = self.flights.keep_ms(known) if known else 0
         cancelled = await self.flights.withdraw(event, fact, keep_ms=keep_ms)
-        await self.settled()
+        await self.caught_up()
         waiting = await self.postgres.call(queries.waiting_notifications, event)
         for first in range(0, len(waiting), MOST_ITEMS):
             cancelled += await self.flights.withdraw(event, None, waiting[first : first + MOST_ITEMS], keep_ms=keep_ms)
-        await self.settled()
+        await self.caught_up()
         return cancelled
 
-    async def settled(self, limit_s: float = 2.0) -> bool:
+    async def caught_up(self, limit_s: float = 2.0) -> bool:
         """Waits until Postgres has what the journal holds now, so that a caller reads what it wrote. Best effort."""
         try:
             await self.nudge_persister()

@@ -9,7 +9,7 @@ import httpx
 import pytest
 from click.testing import CliRunner, Result
 
-from tests.program import Program, environment
+from tests.program import Program, environment, eventually
 from tocsin.app import main
 from tocsin.channels.sandbox.sandbox import Sandbox
 
@@ -327,5 +327,14 @@ def test_reconcile_says_in_numbers_what_differs(shell: Shell) -> None:
     assert "in sync" in told
     assert len(shell.answer("reconcile", "--history", "2")["data"]) == 2
     assert "in sync" in shell.run("reconcile", "--history", "2").stdout
-    assert shell.answer("reconcile", "--preflight")["due"] >= 0
-    assert "are due from" in shell.run("reconcile", "--preflight").stdout
+
+
+def test_what_is_due_soon_is_counted_beforehand(shell: Shell, api: httpx.Client) -> None:
+    before = shell.answer("reconcile", "--preflight")
+    # Its SMS waits for ten minutes, which is between the five and fifteen that are looked at.
+    event = {"type": "x.y", "message": "x", "recipients": [{"id": "due-soon", "phone": "+14155550188"}]}
+    answer = api.post("/api/notifications", json={**event, "deliveryStrategy": "ESCALATION"})
+    assert answer.status_code == 202, answer.text
+    seen = eventually(lambda: due if (due := shell.answer("reconcile", "--preflight"))["due"] > before["due"] else None)
+    assert (seen["due"] - before["due"], seen["hindered"]) == (1, before["hindered"])
+    assert f"{seen['due']} are due from" in shell.run("reconcile", "--preflight").stdout

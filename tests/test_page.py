@@ -211,11 +211,15 @@ def test_every_field_has_a_label_and_every_link_its_words(page: Browser) -> None
         "table": "!one.caption",
         "iframe": "!one.title",
     }
+    met = dict.fromkeys(lacking, 0)
     for place in ("#/events", "#/outbox"):
         show(page, place)
         page.wait("document.querySelector('main h1')")
         for what, lack in lacking.items():
+            met[what] += page.run(f"document.querySelectorAll('{what}').length")
             assert page.run(f"[...document.querySelectorAll('{what}')].filter((one) => {lack}).length") == 0, what
+    assert met["a, button"]
+    assert met["table"]
 
 
 def test_the_first_key_press_offers_to_skip_to_the_content(page: Browser, sandbox_server: Program) -> None:
