@@ -142,13 +142,14 @@ class Runtime:
         dramatiq.actor(actor_name=name, queue_name=queue, broker=self._broker)(actor)
 
     async def _watch_clock(self) -> None:
+        self._alerts = self._persister.alerts = Alerts(self._store, self._registry)
+        rebuilder = Rebuilder(self._store, self._persister, self._settings.actors.lease, alerts=self._alerts)
         self._tasks = [
             asyncio.create_task(watch(self._store, self._providers)),
             asyncio.create_task(self._store.calls.listen(self._broker.wake)),
             asyncio.create_task(self._store.keeper.run()),
-            asyncio.create_task(Rebuilder(self._store, self._persister, self._settings.actors.lease).watch()),
+            asyncio.create_task(rebuilder.watch()),
         ]
-        self._alerts = self._persister.alerts = Alerts(self._store, self._registry)
         reconciler = Reconciler(self._store, self._alerts, self._senders)
         self._jobs = Jobs(
             self._store,

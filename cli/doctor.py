@@ -107,8 +107,8 @@ def _own(subject: str, runnable: Callable[[], str]) -> list[Finding]:
 
 def _line(finding: Finding) -> Text:
     line = Text.assemble(
-        (f"{finding.level:<5}", _STYLES[finding.level]), (f"{finding.subject:<9}", "bold"), plain(finding.told)
+        (f"{finding.level:<5}", _STYLES[finding.level]), (f"{finding.subject:<10}", "bold"), plain(finding.told)
     )
     if finding.mend:
-        line.append(f"\n{'':14}{plain(finding.mend)}", style="dim")
+        line.append(f"\n{'':15}{plain(finding.mend)}", style="dim")
     return line

@@ -13,7 +13,7 @@ from tocsin.domain.errors import NotFound
 from tocsin.domain.event import EventStatus, Source
 from tocsin.domain.plan import Priority, Strategy
 from tocsin.http.caller import SENDERS, VIEWERS
-from tocsin.http.cursors import id_of
+from tocsin.http.cursors import id_of, page_of
 from tocsin.http.endpoint import Call, Endpoint
 from tocsin.http.problems import BAD_CURSOR
 from tocsin.http.shapes import Answer, Asked, Line, Listing, Moment, NoQuery, Paging
@@ -95,8 +95,8 @@ async def list_events(call: Call[None, Paging]) -> Events:
     query = call.query
     before = id_of(query.cursor) if query.cursor else None
     found = await call.context.store.postgres.call(queries.recent_events, query.limit + 1, before)
-    page, rest = found[: query.limit], found[query.limit :]
-    return Events(data=tuple(map(_shown, page)), next_cursor=str(page[-1].row.event.id) if rest else None)
+    page, after = page_of(found, query.limit, lambda last: last.row.event.id)
+    return Events(data=tuple(map(_shown, page)), next_cursor=after)
 
 
 async def get_event(call: Call[None, NoQuery]) -> Event:

@@ -14,6 +14,7 @@ from starlette.responses import Response
 from tocsin.domain.addresses import known_timezone, normal_email, normal_phone
 from tocsin.domain.errors import NotFound
 from tocsin.http.caller import SENDERS, SENDERS_AND_USER, VIEWERS, VIEWERS_AND_USER
+from tocsin.http.cursors import page_of
 from tocsin.http.endpoint import Call, Endpoint
 from tocsin.http.idempotency import once
 from tocsin.http.problems import (
@@ -46,8 +47,8 @@ from tocsin.storage import users
 async def list_users(call: Call[None, Paging]) -> Users:
     """Everybody who is stored, by id."""
     found = await call.context.store.postgres.call(users.list_users, call.query.limit + 1, call.query.cursor or "")
-    page, rest = found[: call.query.limit], found[call.query.limit :]
-    return Users(data=tuple(map(user_of, page)), next_cursor=page[-1].id if rest else None)
+    page, after = page_of(found, call.query.limit, lambda last: last.id)
+    return Users(data=tuple(map(user_of, page)), next_cursor=after)
 
 
 async def put_user(call: Call[PutUser, NoQuery]) -> User:

@@ -24,6 +24,7 @@ class Keys:
         self.dramatiq = f"{namespace}:dramatiq"
         self.installation = f"{namespace}:installation"
         self.queues = f"{namespace}:queues"
+        self.counts = f"{namespace}:counts"
 
     @classmethod
     def of(cls, settings: RedisSettings) -> "Keys":

@@ -20,7 +20,7 @@ from tocsin.storage.attempts import Attempts
 from tocsin.storage.breakers import Breakers
 from tocsin.storage.by import By
 from tocsin.storage.calls import Calls
-from tocsin.storage.depths import ALIVE_S, Depths, measure, worked_on
+from tocsin.storage.depths import ALIVE_S, Depths, keep_counts, measure, worked_on
 from tocsin.storage.entrance import Entrance
 from tocsin.storage.facts import Entry, Journal
 from tocsin.storage.flight_parts import InboxSettings
@@ -129,6 +129,10 @@ class Store:
     async def depths(self) -> Depths:
         """What waits in Redis. Raises RedisAway."""
         return await measure(self._client, self._keys)
+
+    async def keep_counts(self, *, dead_letters: int, held: int) -> None:
+        """Keeps what was counted in Postgres, to be seen in `depths`. Raises RedisAway."""
+        await keep_counts(self._client, self._keys, dead_letters=dead_letters, held=held)
 
     async def alive(self, process: str, queues: Iterable[str]) -> None:
         """Says that a process runs actors, and works on `queues`; true for 15 seconds."""

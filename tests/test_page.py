@@ -187,6 +187,8 @@ def test_what_was_given_up_is_shown_by_cause(page: Browser, api: httpx.Client) -
     page.wait("document.querySelector('h1')?.innerText === 'Dead letters'")
     page.wait(f"document.querySelector('main a[href=\"#/notifications/{note}\"]')")
     page.wait("document.querySelector('table').innerText.includes('21211')")
+    assert api.post("/api/reconciliation/runs", json={"repair": True}).status_code == 201
+    page.wait("document.querySelector('.reconciled')?.innerText.includes(': in sync, with ')")
 
 
 def test_what_does_not_exist_is_said_to_be_so(page: Browser) -> None:
