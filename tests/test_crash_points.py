@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.mortals import IN_ACTORS, PEOPLE, mortals, nothing_left, post, settled, short_lived
+from tests.mortals import IN_ACTORS, PEOPLE, mortal, nothing_left, post, settled, short_lived
 from tests.program import Program, client, eventually, running
 from tests.slow_mail import SlowMail
 
@@ -20,11 +20,11 @@ def test_actors_killed_before_and_after_every_script_lose_and_double_nothing(
     environ: dict[str, str], mail: SlowMail, redis_url: str, postgres_url: str, tmp_path: Path
 ) -> None:
     http, survivor = Program(tmp_path, "http", environ=environ), Program(tmp_path, "actors", environ=environ)
-    with running(http), mortals(tmp_path, environ) as doomed, client(http.url) as api:
+    with running(http), client(http.url) as api:
         for number, point in enumerate(IN_ACTORS):
-            life = doomed.live(point, "actors")
-            post(api, f"p{number}u")
-            assert life.result(30) == -9, point
+            with mortal(tmp_path, point, "actors", environ=environ) as doomed:
+                post(api, f"p{number}u")
+                assert doomed.wait(30) == -9, point
         with running(survivor):
             found = eventually(lambda: settled(postgres_url, len(IN_ACTORS) * PEOPLE * 2), limit_s=60)
             eventually(lambda: nothing_left(redis_url), limit_s=15)
