@@ -14,6 +14,7 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from loguru import logger
 
 from tocsin.actors import queues
+from tocsin.actors.dead_letters import EVERY_S, count_dead_letters
 from tocsin.actors.look_up import look_up
 from tocsin.actors.outages import remind, say_failed
 from tocsin.actors.receipts import count_receipts
@@ -21,7 +22,7 @@ from tocsin.channels.contract import Sender
 from tocsin.domain.delivery import Channel
 from tocsin.domain.errors import Overloaded, Unavailable
 from tocsin.domain.event import Contact
-from tocsin.storage import idempotency, partitions, queries, users
+from tocsin.storage import idempotency, lives, partitions, queries, users
 from tocsin.storage.memory import Work
 from tocsin.storage.store import Store
 
@@ -81,6 +82,8 @@ class Jobs:
             (self._tend_partitions, _PARTITIONS_S),
             (self._look_up, self._store.settings.uncertain.every / 1000),
             (self._count_receipts, _COUNT_S),
+            (self._count_dead_letters, EVERY_S),
+            (self._forget_witnesses, _FORGET_S),
         ):
             self._scheduler.add_job(_quietly(job), "interval", seconds=every_s, next_run_time=datetime.now(UTC))
         if self._reconcile is not None:
@@ -121,6 +124,12 @@ class Jobs:
 
     async def _count_receipts(self) -> None:
         await count_receipts(self._store, self._senders)
+
+    async def _count_dead_letters(self) -> None:
+        await count_dead_letters(self._store)
+
+    async def _forget_witnesses(self) -> None:
+        await self._store.postgres.call(lives.forget_silent)
 
     async def _say_alive(self) -> None:
         await self._store.alive(self._process, self._queues)

@@ -128,7 +128,7 @@ async def _known(question: Question, provider: Askable) -> list[Known]:
 
 async def _settle(store: Store, answered: Sequence[Question]) -> LookUpCounts:
     searched = [each for each in answered if each.provider_id is None]
-    if searched and not await store.settled(_DRAINED_S):
+    if searched and not await store.caught_up(_DRAINED_S):
         # Whose a message is may be on its way to Postgres: what was searched for is asked about in the next run.
         answered = [each for each in answered if each.provider_id is not None]
     addresses = [each.message.address for each in searched if each.message]

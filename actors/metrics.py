@@ -119,6 +119,14 @@ class Gauges:
         )
         self._memory = Gauge("tocsin_redis_memory_bytes", "Memory that Redis uses", registry=registry)
         self._processes = Gauge("tocsin_actor_processes", "Processes that run actors", registry=registry)
+        self._dead = Gauge(
+            "tocsin_dead_letters", "Dead letters that nobody replayed or discarded, up to 100,000", registry=registry
+        )
+        self._held = Gauge(
+            "tocsin_deliveries_held",
+            "Deliveries that somebody has to settle, up to 100,000",
+            registry=registry,
+        )
         self._breakers = Gauge(
             "tocsin_breaker_open",
             "1 while a provider that is down rests or is on trial",
@@ -144,6 +152,9 @@ class Gauges:
         self._due.set(depths.due)
         self._memory.set(depths.memory_bytes)
         self._processes.set(depths.actor_processes)
+        for gauge, counted in ((self._dead, depths.dead_letters), (self._held, depths.held)):
+            if counted is not None:
+                gauge.set(counted)
         for channel in Channel:
             if channel is not Channel.IN_APP:
                 self._waiting.labels(channel).set(depths.open[channel])

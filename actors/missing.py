@@ -5,8 +5,9 @@ of all that Redis did until then. What is still open then, with its row locked, 
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 from uuid import UUID
 
@@ -15,13 +16,14 @@ from tocsin.actors.rounds import Round
 from tocsin.domain.delivery import Channel, Status
 from tocsin.domain.event import Event
 from tocsin.storage import ledger, queries
+from tocsin.storage.bridge import from_thread
 from tocsin.storage.flight_parts import OpenFlight
 from tocsin.storage.ledger import LockedDelivery, OpenDelivery
 from tocsin.storage.motion import Wrong
 from tocsin.storage.scripts import MOST_ITEMS
 from tocsin.storage.transactions import LOCKED_MS, in_transaction
 
-Restore = Callable[[tuple[Sequence[OpenFlight], Sequence[Event]]], list[str]]
+Restore = Callable[[Sequence[OpenFlight], Iterable[Event]], list[str]]
 """Puts flights of events into motion, from a thread."""
 
 _PAGE: Final = 1_000
@@ -106,13 +108,7 @@ async def _restoring(round_: Round) -> Restore:
     """Flights.restore for a thread that holds rows locked; one that was frozen for longer than it holds them does
     nothing any more."""
     flights = round_.store.flights
-    until_ms = await flights.now_ms() + LOCKED_MS
-
-    async def restore(given: tuple[Sequence[OpenFlight], Sequence[Event]]) -> list[str]:
-        await flights.keep_content(given[1])
-        return await flights.restore(given[0], until_ms=until_ms)
-
-    return round_.from_thread(restore)
+    return from_thread(partial(flights.restore_whole, until_ms=await flights.now_ms() + LOCKED_MS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +135,7 @@ def _put_back(deliveries: Mapping[str, str], lease_ms: int, restore: Restore | N
     answers = ["open"] * len(good)
     if restore and good:
         events = queries.contents([row.event for row in good if row.event])
-        answers = restore((ledger.flights_of(good), list(events.values())))
+        answers = restore(ledger.flights_of(good), events.values())
     rest = [Judged(row, "doubted") for row in rows if row not in good]
     return [Judged(row, answer) for row, answer in zip(good, answers, strict=True)] + rest
 

@@ -10,6 +10,7 @@ from typing import Final
 from tocsin.actors.rounds import Round
 from tocsin.domain import ids
 from tocsin.storage import ledger
+from tocsin.storage.bridge import from_thread
 from tocsin.storage.motion import Dropping, SeenFlight, SeenStep, step_of
 from tocsin.storage.scripts import MOST_ITEMS
 from tocsin.storage.transactions import in_transaction
@@ -133,7 +134,7 @@ async def _judge(round_: Round, orphans: Sequence[Moving]) -> None:
     for first in range(0, len(ordered), MOST_ITEMS):
         some = ordered[first : first + MOST_ITEMS]
         agreed = {each.suspect for each in some if round_.agrees(each.suspect)}
-        drop = round_.from_thread(round_.store.motion.drop)
+        drop = from_thread(round_.store.motion.drop)
         judged = await round_.store.postgres.call(_judged, some, agreed if round_.mend else set(), drop)
         for each in some:
             verdict = judged[each.suspect]

@@ -13,6 +13,7 @@ from uuid import UUID
 
 from loguru import logger
 
+from tocsin.actors.alerts import Alerts
 from tocsin.actors.outages import say
 from tocsin.actors.persist import Persister
 from tocsin.actors.resume import Resuming
@@ -37,8 +38,16 @@ _EVENTS_A_PAGE: Final = 100
 class Rebuilder:
     """Rebuilds Redis when it is lost. `testimony_s` is how long it waits for other processes to tell what they know."""
 
-    def __init__(self, store: Store, persister: Persister, lease_ms: int, testimony_s: float = _TESTIMONY_S) -> None:
+    def __init__(
+        self,
+        store: Store,
+        persister: Persister,
+        lease_ms: int,
+        testimony_s: float = _TESTIMONY_S,
+        alerts: Alerts | None = None,
+    ) -> None:
         self._store = store
+        self._alerts = alerts
         self._persister = persister
         self._lease_ms = lease_ms
         self._testimony_s = testimony_s
@@ -71,7 +80,13 @@ class Rebuilder:
                 # It was made ready before and did not begin, or Redis is as it was then.
                 await recall.give_up()
                 return False
-            return await _Rebuild(self._store, recall, coming, await self._prepared(coming), self._lease_ms).run()
+            rebuild = _Rebuild(self._store, recall, coming, await self._prepared(coming), self._lease_ms)
+            done = await rebuild.run()
+        if done and self._alerts is not None:
+            await self._alerts.raise_alert(
+                "redis_lost", "Redis was emptied or rolled back, and is rebuilt.", rebuild.counts
+            )
+        return done
 
     async def _prepared(self, coming: str) -> bool:
         """Waits for testimony and until everything told is stored. True when nothing that was told is missing."""
@@ -122,6 +137,14 @@ class _Rebuild:
         self._store.life.doubt()
         self._say(cause, took_ms)
         return True
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """What a person wants to hear of it."""
+        return {
+            "deliveries": self._counts["restored"], "uncertain": self._resuming.doubted,
+            "events": self._counts["events"], "recipients": self._counts["recipients"],
+        }  # fmt: skip
 
     async def _mirror_people(self) -> None:
         now_ms = await self._store.postgres.call(users.clock_ms)

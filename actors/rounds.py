@@ -1,27 +1,20 @@
 """One run of reconciliation while it is under way: its time, its counts, and what it may judge."""
 
-import asyncio
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Coroutine, Iterable, Mapping
-from concurrent.futures import TimeoutError as TookTooLong
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 from uuid import UUID, uuid4
 
-from tocsin.domain.errors import RedisAway
 from tocsin.domain.setting_sections import ReconcileSettings
 from tocsin.storage.motion import Wrong
 from tocsin.storage.reconciliations import Affected, Check, Place, Report
 from tocsin.storage.store import Store
 
-_Given = TypeVar("_Given")
-_Answer = TypeVar("_Answer")
-
 _AGREES_FOR_MS: Final = 86_400_000
 _MOST_SUSPECTS: Final = 5_000
 _MOST_WORST: Final = 10
-_BRIDGE_S: Final = 10.0
 _IMPATIENT_S: Final = 0.5
 
 DIFFERENCES: Final = ("missing", "stuck", "unindexed", "events", "unrouted", "orphans", "entries", "leftovers")
@@ -91,7 +84,7 @@ class Round:
         """Waits until Postgres has heard of everything that Redis did before this call; False when that takes too
         long. What was seen in Redis before may be judged by what Postgres says after."""
         wait_s = _IMPATIENT_S if self._behind else self.settings.wait / 1000
-        self._behind = not await self.store.settled(wait_s)
+        self._behind = not await self.store.caught_up(wait_s)
         return not self._behind
 
     def agrees(self, suspect: str) -> bool:
@@ -107,22 +100,6 @@ class Round:
         """Takes back what is not suspected any more."""
         for suspect in suspects:
             self.place.suspects.pop(suspect, None)
-
-    @staticmethod
-    def from_thread(work: Callable[[_Given], Coroutine[Any, Any, _Answer]]) -> Callable[[_Given], _Answer]:
-        """`work` of this event loop for a thread that holds rows locked meanwhile. Raises RedisAway when it takes too
-        long, and it may yet have been done."""
-        loop = asyncio.get_running_loop()
-
-        def run(given: _Given) -> _Answer:
-            working = asyncio.run_coroutine_threadsafe(work(given), loop)
-            try:
-                return working.result(_BRIDGE_S)
-            except TookTooLong as error:
-                working.cancel()
-                raise RedisAway("Redis takes too long") from error
-
-        return run
 
     def report(self, now_ms: int) -> Report:
         """What was found."""

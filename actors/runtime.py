@@ -76,7 +76,7 @@ class Runtime:
         """Returns when every queue is consumed. Raises Unavailable when Redis does not answer."""
         self._loop = Loop()
         self._store = self._loop.run(Store.open(self._settings, self._postgres))
-        keys = Keys(self._settings.redis.namespace, self._settings.redis.inbox_prefix)
+        keys = Keys.of(self._settings.redis)
         assert self._settings.redis.url is not None  # noqa: S101  # app.py gives every process a server
         self._broker = WakingBroker(connect_broker(self._settings.redis.url), keys)
         self._process = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}"
@@ -143,13 +143,14 @@ class Runtime:
         dramatiq.actor(actor_name=name, queue_name=queue, broker=self._broker)(actor)
 
     async def _watch_clock(self) -> None:
+        self._alerts = self._persister.alerts = Alerts(self._store, self._registry)
+        rebuilder = Rebuilder(self._store, self._persister, self._settings.actors.lease, alerts=self._alerts)
         self._tasks = [
             asyncio.create_task(watch(self._store, self._providers, self._rates)),
             asyncio.create_task(self._store.calls.listen(self._broker.wake)),
             asyncio.create_task(self._store.keeper.run()),
-            asyncio.create_task(Rebuilder(self._store, self._persister, self._settings.actors.lease).watch()),
+            asyncio.create_task(rebuilder.watch()),
         ]
-        self._alerts = self._persister.alerts = Alerts(self._store, self._registry)
         reconciler = Reconciler(self._store, self._alerts, self._senders)
         self._jobs = Jobs(
             self._store,

@@ -7,16 +7,17 @@ from datetime import UTC, datetime
 
 from tocsin.cli.findings import Finding, ok, warn
 from tocsin.domain.errors import RedisAway
+from tocsin.domain.setting_sections import RedisSettings
 from tocsin.storage.breakers import Breakers, Resting
 from tocsin.storage.keys import Keys
 from tocsin.storage.redis import connect
 
 
-async def check_breakers(url: str, namespace: str) -> list[Finding]:
+async def check_breakers(settings: RedisSettings, url: str) -> list[Finding]:
     """The findings about providers, as the Redis at `url` knows them; none while it is away."""
     client = connect(url)
     try:
-        return list(judge_breakers(await Breakers(client, Keys(namespace, "notifications")).resting()))
+        return list(judge_breakers(await Breakers(client, Keys.of(settings)).resting()))
     except RedisAway:
         return []
     finally:

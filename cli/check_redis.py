@@ -19,7 +19,7 @@ _MB = 1_000_000
 
 async def check_redis(settings: Settings, url: str, installation: str | None) -> list[Finding]:
     """The findings about the Redis at `url`. `installation` is Postgres's, where that is known."""
-    keys = Keys(settings.redis.namespace, settings.redis.inbox_prefix)
+    keys = Keys.of(settings.redis)
     try:
         state = await inspect_redis(url, keys)
     except RedisAway as away:

@@ -100,7 +100,7 @@ async def causes(server: Server, screen: Screen, **given: Any) -> None:
     columns = ["dead", "aside", "channel", "provider", "status", "reason", "code", "said", "first (UTC)", "last (UTC)"]
     if rows:
         screen.table(columns, rows)
-    screen.tell(f"{told['total']} dead letters, {told['discarded']} put aside; {told['held']} held as uncertain.")
+    screen.tell(f"Dead letters: {told['total']}. Put aside: {told['discarded']}. Held as uncertain: {told['held']}.")
 
 
 @dead_letters.command()

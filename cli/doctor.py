@@ -93,7 +93,7 @@ async def _look_at_redis(settings: Settings, installation: str | None) -> list[F
     url = settings.redis.url or await asyncio.to_thread(embedded_redis.running_address, settings.data.dir)
     if url is None:
         return await asyncio.to_thread(_own, "redis", embedded_redis.runnable)
-    breakers = await check_breakers(url, settings.redis.namespace)
+    breakers = await check_breakers(settings.redis, url)
     rates = await check_rates(settings, url)
     return [*await check_redis(settings, url, installation), *breakers, *rates]
 
@@ -109,8 +109,8 @@ def _own(subject: str, runnable: Callable[[], str]) -> list[Finding]:
 
 def _line(finding: Finding) -> Text:
     line = Text.assemble(
-        (f"{finding.level:<5}", _STYLES[finding.level]), (f"{finding.subject:<9}", "bold"), plain(finding.told)
+        (f"{finding.level:<5}", _STYLES[finding.level]), (f"{finding.subject:<10}", "bold"), plain(finding.told)
     )
     if finding.mend:
-        line.append(f"\n{'':14}{plain(finding.mend)}", style="dim")
+        line.append(f"\n{'':15}{plain(finding.mend)}", style="dim")
     return line

@@ -120,7 +120,10 @@ def _tell(screen: Screen, run: Document) -> None:
 def _tell_preflight(screen: Screen, seen: Document) -> None:
     screen.answer(seen)
     screen.tell(f"{seen['due']} are due from {clock(seen['from'])} to {clock(seen['to'])} (UTC).")
-    screen.table(["hindered by", ""], [(reason, str(count)) for reason, count in seen["hindered"].items()])
+    if seen["hindered"]:
+        screen.table(["hindered by", ""], [(reason, str(count)) for reason, count in seen["hindered"].items()])
+    elif seen["due"]:
+        screen.tell("Nothing stands in their way.", "green")
     if seen["events"]:
         screen.table(["events most affected", ""], [(each["eventId"], str(each["count"])) for each in seen["events"]])
     if not seen["whole"]:

@@ -8,6 +8,7 @@ from typing import Annotated, Final
 from pydantic import Field
 
 from tocsin.http.caller import ADMINS
+from tocsin.http.cursors import page_of
 from tocsin.http.endpoint import Call, Endpoint
 from tocsin.http.problems import BAD_CURSOR, Problem
 from tocsin.http.shapes import Answer, Asked, Listing, Moment, NoQuery, Paging
@@ -51,12 +52,12 @@ async def list_bad_facts(call: Call[None, Paging]) -> BadFacts:
     if query.cursor is not None and not re.fullmatch(_ENTRY, query.cursor):
         raise Problem(BAD_CURSOR, field="cursor")
     found = await call.context.store.postgres.call(bad_facts.listed, query.limit + 1, query.cursor or "")
-    page, rest = found[: query.limit], found[query.limit :]
+    page, after = page_of(found, query.limit, lambda last: last.id)
     data = tuple(
         BadFactsEntry(id=each.id, why=each.why, kept_at=each.created_ms, kinds=each.kinds, size=each.size)
         for each in page
     )
-    return BadFacts(data=data, next_cursor=page[-1].id if rest else None)
+    return BadFacts(data=data, next_cursor=after)
 
 
 async def retry_bad_facts(call: Call[RetryBadFacts, NoQuery]) -> RetriedBadFacts:

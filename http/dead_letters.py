@@ -10,7 +10,7 @@ from starlette.responses import Response
 from tocsin.domain.delivery import Reason
 from tocsin.domain.errors import NotFound
 from tocsin.http.caller import ADMINS, SENDERS, VIEWERS
-from tocsin.http.cursors import id_of
+from tocsin.http.cursors import id_of, page_of
 from tocsin.http.dead_letter_shapes import (
     AskedFilter,
     CausesQuery,
@@ -51,8 +51,8 @@ async def list_dead_letters(call: Call[None, LettersQuery]) -> Letters:
     query = call.query
     wanted = filter_of(query, query.discarded, before=id_of(query.cursor) if query.cursor else None)
     found = await call.context.store.postgres.call(dead_letters.dead_letters, wanted, query.limit + 1)
-    page, rest = found[: query.limit], found[query.limit :]
-    return Letters(data=tuple(map(letter_of, page)), next_cursor=str(page[-1].id) if rest else None)
+    page, after = page_of(found, query.limit, lambda last: last.id)
+    return Letters(data=tuple(map(letter_of, page)), next_cursor=after)
 
 
 async def list_causes(call: Call[None, CausesQuery]) -> LetterCauses:

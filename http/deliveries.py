@@ -9,7 +9,7 @@ from pydantic import Field, StringConstraints
 from tocsin.domain.delivery import Channel, Status
 from tocsin.domain.errors import NotFound
 from tocsin.http.caller import VIEWERS
-from tocsin.http.cursors import id_of
+from tocsin.http.cursors import id_of, page_of
 from tocsin.http.delivery_shapes import Deliveries, Delivery, delivery_of
 from tocsin.http.endpoint import Call, Endpoint
 from tocsin.http.problems import BAD_CURSOR, BAD_USER_ID, UNKNOWN_CHANNEL
@@ -44,14 +44,14 @@ async def list_deliveries(call: Call[None, DeliveriesQuery]) -> Deliveries:
         before=id_of(query.cursor) if query.cursor else None,
     )
     found = await call.context.store.postgres.call(queries.deliveries, wanted, query.limit + 1)
-    page, rest = found[: query.limit], found[query.limit :]
-    return Deliveries(data=tuple(map(delivery_of, page)), next_cursor=str(page[-1].id) if rest else None)
+    page, after = page_of(found, query.limit, lambda last: last.id)
+    return Deliveries(data=tuple(map(delivery_of, page)), next_cursor=after)
 
 
 async def get_delivery(call: Call[None, NoQuery]) -> Delivery:
     """One delivery as it stands."""
     delivery = call.id("delivery")
-    await call.context.store.settled()
+    await call.context.store.caught_up()
     found = await call.context.store.postgres.call(queries.delivery, delivery)
     if found is None:
         raise NotFound

@@ -10,7 +10,7 @@ from pydantic import StringConstraints
 
 from tocsin.domain.errors import NotFound
 from tocsin.http.caller import SENDERS, VIEWERS
-from tocsin.http.cursors import id_of
+from tocsin.http.cursors import id_of, page_of
 from tocsin.http.endpoint import Call, Endpoint
 from tocsin.http.event_shapes import Event, shown
 from tocsin.http.problems import BAD_CURSOR
@@ -45,14 +45,14 @@ async def list_events(call: Call[None, Paging]) -> Events:
     query = call.query
     before = id_of(query.cursor) if query.cursor else None
     found = await call.context.store.postgres.call(queries.recent_events, query.limit + 1, before)
-    page, rest = found[: query.limit], found[query.limit :]
-    return Events(data=tuple(map(shown, page)), next_cursor=str(page[-1].row.event.id) if rest else None)
+    page, after = page_of(found, query.limit, lambda last: last.row.event.id)
+    return Events(data=tuple(map(shown, page)), next_cursor=after)
 
 
 async def get_event(call: Call[None, NoQuery]) -> Event:
     """An event with what became of it until now. While much is under way it is what is stored now."""
     event = call.id("event")
-    await call.context.store.settled(most_behind=_SOON_STORED)
+    await call.context.store.caught_up(most_behind=_SOON_STORED)
     found = await call.context.store.postgres.call(queries.event_audit, event)
     if found is None:
         raise NotFound

@@ -109,7 +109,7 @@ async def _own(call: Call[None, NoQuery], query: Callable[[UUID], Told | None]) 
     notification, store = call.id("notification"), call.context.store
 
     async def look() -> Told | None:
-        await store.settled()
+        await store.caught_up()
         return await store.postgres.call(query, notification)
 
     found = await _once_there(notification, look)

@@ -8,6 +8,7 @@ from tocsin.channels.sandbox.outbox import Entry
 from tocsin.domain.delivery import Channel
 from tocsin.domain.errors import NotFound
 from tocsin.http.caller import VIEWERS
+from tocsin.http.cursors import page_of
 from tocsin.http.endpoint import Call, Endpoint
 from tocsin.http.problems import BAD_CURSOR, UNKNOWN_CHANNEL, Problem
 from tocsin.http.shapes import Answer, Listing, Moment, Paging
@@ -53,10 +54,10 @@ async def list_outbox(call: Call[None, OutboxQuery]) -> OutboxPage:
         raise NotFound
     before = _before(query.cursor)
     found = [entry for entry in reversed(outbox.entries(query.channel)) if entry.id < before and _fits(entry, query)]
-    page, rest = found[: query.limit], found[query.limit :]
+    page, after = page_of(found, query.limit, lambda last: last.id)
     return OutboxPage(
         data=tuple(map(_shown, page)),
-        next_cursor=str(page[-1].id) if rest else None,
+        next_cursor=after,
         received=outbox.received,
     )
 

@@ -13,7 +13,7 @@ from pydantic import Field
 from tocsin.domain.delivery import Channel
 from tocsin.domain.errors import InvalidInput
 from tocsin.http.caller import ADMINS
-from tocsin.http.cursors import cursor_of, place_of
+from tocsin.http.cursors import cursor_of, page_of, place_of
 from tocsin.http.endpoint import Call, Endpoint
 from tocsin.http.problems import BAD_CURSOR
 from tocsin.http.shapes import Answer, AskedMoment, Listing, Moment, Paging, Query
@@ -165,8 +165,7 @@ async def list_look_ups(call: Call[None, LookUpsQuery]) -> LookUps:
     query = call.query
     before = place_of(query.cursor) if query.cursor else None
     found = await call.context.store.postgres.call(look_ups.answers, query.result, before, query.limit + 1)
-    page, rest = found[: query.limit], found[query.limit :]
-    after = cursor_of(page[-1].look_up.attempt, page[-1].look_up.delivery) if rest else None
+    page, after = page_of(found, query.limit, lambda last: cursor_of(last.look_up.attempt, last.look_up.delivery))
     return LookUps(data=tuple(map(_look_up_shown, page)), next_cursor=after)
 
 

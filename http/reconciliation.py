@@ -17,6 +17,7 @@ from tocsin.domain.delivery import Channel, Reason
 from tocsin.domain.errors import NotFound
 from tocsin.http.caller import ADMINS
 from tocsin.http.context import Context
+from tocsin.http.cursors import cursor_of, page_of, place_of
 from tocsin.http.endpoint import Call, Endpoint
 from tocsin.http.idempotency import once
 from tocsin.http.problems import BAD_CURSOR, RECONCILING, Problem
@@ -110,12 +111,10 @@ async def post_run(call: Call[PostRun | None, NoQuery]) -> Run:
 
 async def list_runs(call: Call[None, Paging]) -> Runs:
     """The runs, the newest first: how many deliveries were open, how many of them in motion, and the difference."""
-    found = await call.context.store.postgres.call(
-        reconciliations.reports, call.query.limit + 1, _place(call.query.cursor)
-    )
-    page, rest = found[: call.query.limit], found[call.query.limit :]
-    last = f"{page[-1].started_ms}.{page[-1].id}" if rest else None
-    return Runs(data=tuple(_shown(_details(report)) for report in page), next_cursor=last)
+    before = place_of(call.query.cursor) if call.query.cursor else None
+    found = await call.context.store.postgres.call(reconciliations.reports, call.query.limit + 1, before)
+    page, after = page_of(found, call.query.limit, lambda last: cursor_of(last.started_ms, last.id))
+    return Runs(data=tuple(_shown(_details(report)) for report in page), next_cursor=after)
 
 
 async def get_run(call: Call[None, NoQuery]) -> Run:
@@ -152,18 +151,6 @@ def _preflight_of(kept: Mapping[str, Any]) -> PreflightShown:
         hindered=kept["hindered"],
         events=tuple(AffectedShown(event_id=each["event"], count=each["count"]) for each in kept["events"]),
     )
-
-
-def _place(cursor: str | None) -> tuple[int, UUID] | None:
-    if cursor is None:
-        return None
-    at_ms, _, identifier = cursor.partition(".")
-    try:
-        if at_ms.isascii() and at_ms.isdecimal() and len(at_ms) < 15:
-            return int(at_ms), UUID(identifier)
-    except ValueError:
-        pass
-    raise Problem(BAD_CURSOR, field="cursor")
 
 
 def _shown(details: dict[str, Any]) -> Run:

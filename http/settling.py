@@ -42,7 +42,7 @@ async def settle_delivery(call: Call[PostSettlement, NoQuery]) -> Delivery:
     """Settles a delivery that is UNCERTAIN, or SENT and not confirmed. Whatever waits because of the doubt is not sent
     any more once it is known that the message went out. Saying the same again changes nothing."""
     store, identifier = call.context.store, call.id("delivery")
-    await store.settled()
+    await store.caught_up()
     row = await store.postgres.call(queries.delivery, identifier)
     history = await store.postgres.call(queries.history_of, identifier)
     if row is None or history is None:
@@ -51,7 +51,7 @@ async def settle_delivery(call: Call[PostSettlement, NoQuery]) -> Delivery:
         done = {"delivery": str(identifier), "outcome": call.body.outcome, "attempts": [attempt for attempt, _ in told]}
         await store.postgres.call(audit, "delivery.settled", call.caller.name, call.cid, done)
         await store.settle([_telling(call, row, attempt, status) for attempt, status in told])
-        await store.settled()
+        await store.caught_up()
     stands = await store.postgres.call(queries.delivery, identifier)
     return delivery_of(stands or row)
 

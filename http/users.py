@@ -15,6 +15,7 @@ from tocsin.domain.addresses import known_timezone, normal_email, normal_phone
 from tocsin.domain.errors import NotFound
 from tocsin.domain.filters import fit_attributes
 from tocsin.http.caller import SENDERS, SENDERS_AND_USER, VIEWERS, VIEWERS_AND_USER
+from tocsin.http.cursors import page_of
 from tocsin.http.endpoint import Call, Endpoint
 from tocsin.http.idempotency import once
 from tocsin.http.problems import (
@@ -48,10 +49,9 @@ from tocsin.storage import users
 async def list_users(call: Call[None, Paging]) -> Users:
     """Everybody who is stored, by id."""
     found = await call.context.store.postgres.call(users.list_users, call.query.limit + 1, call.query.cursor or "")
-    page, rest = found[: call.query.limit], found[call.query.limit :]
+    page, after = page_of(found, call.query.limit, lambda last: last.id)
     attributes = await call.context.store.postgres.call(users.attributes_of, [contact.id for contact in page])
-    data = tuple(user_of(contact, attributes.get(contact.id, {})) for contact in page)
-    return Users(data=data, next_cursor=page[-1].id if rest else None)
+    return Users(data=tuple(user_of(contact, attributes.get(contact.id, {})) for contact in page), next_cursor=after)
 
 
 async def put_user(call: Call[PutUser, NoQuery]) -> User:

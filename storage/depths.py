@@ -9,6 +9,7 @@ from tocsin.storage.keys import Keys
 from tocsin.storage.redis import info, told
 
 ALIVE_S = 15
+_COUNTS_KEPT_MS = 300_000
 _CHANNELS = tuple(channel for channel in Channel if channel is not Channel.IN_APP)
 
 
@@ -24,6 +25,9 @@ class Depths:
     oldest_ready_s: Mapping[Channel, float]
     memory_bytes: int
     actor_processes: int
+    dead_letters: int | None
+    """As last counted; None where that is long ago. So `held`, the deliveries whose outcome somebody has to settle."""
+    held: int | None
 
 
 async def measure(client: Any, keys: Keys) -> Depths:
@@ -36,10 +40,11 @@ async def measure(client: Any, keys: Keys) -> Depths:
             pipeline.zcard(keys.due)
             pipeline.zcount(keys.processes, seconds, "+inf")
             pipeline.get(keys.facts_bytes)
+            pipeline.hgetall(keys.counts)
             for key in _keys_of_channels(keys):
                 pipeline.zcard(key)
                 pipeline.zrange(key, 0, 0, withscores=True)
-            facts, first, due, processes, facts_bytes, *channels = await pipeline.execute()
+            facts, first, due, processes, facts_bytes, counts, *channels = await pipeline.execute()
     memory = await info(client, "memory")
     now_s = seconds + microseconds / 1e6
     oldest = int(first[0][0].split("-")[0]) / 1000 if first else now_s
@@ -53,7 +58,18 @@ async def measure(client: Any, keys: Keys) -> Depths:
         oldest_ready_s={channel: _age(firsts[2 * n] + firsts[2 * n + 1], now_s) for n, channel in enumerate(_CHANNELS)},
         memory_bytes=memory.get("used_memory", 0),
         actor_processes=processes,
+        dead_letters=int(counts["dead_letters"]) if counts else None,
+        held=int(counts["held"]) if counts else None,
     )
+
+
+async def keep_counts(client: Any, keys: Keys, *, dead_letters: int, held: int) -> None:
+    """Keeps what was counted in Postgres for those who look. Raises RedisAway."""
+    with told():
+        async with client.pipeline(transaction=True) as pipeline:
+            pipeline.hset(keys.counts, mapping={"dead_letters": dead_letters, "held": held})
+            pipeline.pexpire(keys.counts, _COUNTS_KEPT_MS)
+            await pipeline.execute()
 
 
 async def worked_on(client: Any, keys: Keys) -> set[str]:

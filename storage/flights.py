@@ -181,6 +181,11 @@ class Flights:
         answers = [str(text) for text in await self._scripts.run(step.name, *step.arguments)]
         return answers if answers != ["late"] else ["late"] * sum(len(flight.steps) for flight in flights)
 
+    async def restore_whole(self, flights: Sequence[OpenFlight], events: Iterable[Event], until_ms: int) -> list[str]:
+        """`restore`, with the content of their events where Redis has forgotten it."""
+        await self.keep_content(events)
+        return await self.restore(flights, until_ms=until_ms)
+
     def restoring(self, flights: Sequence[OpenFlight], keep_ms: int, until_ms: int = 0) -> Step:
         """What `restore` runs; its answer is kept for `keep_ms`, should it be sent again."""
         given = (f"{flight.notification}|{text_of(flight)}" for flight in flights)

@@ -2,6 +2,8 @@
 
 from uuid import UUID
 
+from tocsin.domain.setting_sections import RedisSettings
+
 
 class Keys:
     """Every key but the inbox lists begins with the namespace; the lists have a prefix of their own."""
@@ -18,13 +20,17 @@ class Keys:
         self.people_mirrored = f"{namespace}:people_mirrored"
         self.processes = f"{namespace}:processes"
         self.api_keys = f"{namespace}:api_keys"
-        self.last_fact = f"{namespace}:last_fact"
-        self.epoch = f"{namespace}:epoch"
         self.coming_life = f"{namespace}:life:next"
         self.wake = f"{namespace}:wake"
         self.dramatiq = f"{namespace}:dramatiq"
         self.installation = f"{namespace}:installation"
         self.queues = f"{namespace}:queues"
+        self.counts = f"{namespace}:counts"
+
+    @classmethod
+    def of(cls, settings: RedisSettings) -> "Keys":
+        """As they are set."""
+        return cls(settings.namespace, settings.inbox_prefix)
 
     def inbox(self, user: str) -> str:
         return f"{self.inbox_prefix}:{user}"
@@ -38,9 +44,9 @@ class Keys:
     def contacts(self, event: UUID | str) -> str:
         return f"{self.namespace}:contacts:{event}"
 
-    def flight(self, notification: str) -> tuple[str, str]:
-        """The bucket of a flight and its field there."""
-        return f"{self.namespace}:flight:{notification[:18]}", notification[19:]
+    def bucket(self, name: str) -> str:
+        """Flights whose ids begin so, by the rest of their ids (lua/lib.lua `bucket`)."""
+        return f"{self.namespace}:flight:{name}"
 
     def chunk(self, event: UUID | str, number: int | str) -> str:
         return f"{self.namespace}:chunk:{event}:{number}"

@@ -139,7 +139,7 @@ class Life:
         finally:
             self._under_way.discard(mark)
 
-    async def settled(self, limit_s: float) -> bool:
+    async def finished(self, limit_s: float) -> bool:
         """Waits until what is under way now has ended; False when that takes longer than `limit_s`."""
         begun = set(self._under_way)
         deadline = asyncio.get_running_loop().time() + limit_s

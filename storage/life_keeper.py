@@ -186,10 +186,10 @@ class LifeKeeper:
         """Tells again what may not be stored, and says so."""
         if self._testified == coming:
             return
-        settled = await self._life.settled(_SETTLE_S)
+        finished = await self._life.finished(_SETTLE_S)
         await self._tell_again(coming)
         with suppress(PostgresAway):
-            await self._postgres.call(lives.testify, self._name, coming, complete=settled and self._life.complete)
+            await self._postgres.call(lives.testify, self._name, coming, complete=finished and self._life.complete)
             self._testified = coming
 
     async def _tell_again(self, coming: str) -> None:

@@ -12,7 +12,7 @@ _SLOTS: Final = 32
 _SILENT: Final = "interval '15 seconds'"
 """Longer than a living process is silent while Postgres answers; what a dead one did before is stored by then, or the
 journal was not drained that far."""
-_FORGOTTEN: Final = "interval '7 days'"
+_FORGOTTEN: Final = "interval '1 hour'"
 
 _MARK: Final = """
 insert into journal_marks as known (epoch, slot, number) values (%s, %s, %s)
@@ -34,6 +34,13 @@ _HEARD: Final = f"""
 select count(*) filter (where testified is distinct from %s), coalesce(bool_and(complete), true)
 from witnesses, (select max(drained_at) as through from witnesses) as stored
 where testified = %s or through is null or seen_at >= through - {_SILENT}
+"""  # noqa: S608  # made of constants
+
+
+# `_HEARD` counts none of these, and all that they told is stored. Whoever says up to when that is was seen then or
+# later, and stays.
+_FORGET: Final = f"""
+delete from witnesses where seen_at < (select max(drained_at) from witnesses) - {_FORGOTTEN}
 """  # noqa: S608  # made of constants
 
 
@@ -135,7 +142,13 @@ def store_rebuilt(life: Rebuilt) -> None:
             (life.epoch, life.lost_ms, life.cause, life.exact, life.took_ms, json.dumps(life.counts)),
         )
         query.execute("delete from journal_marks where epoch <> %s", (life.epoch,))
-        query.execute(f"delete from witnesses where seen_at < now() - {_FORGOTTEN}")  # noqa: S608
+
+
+def forget_silent() -> None:
+    """Forgets processes that ended without leaving, long before the moment up to which everything is stored: whatever
+    they told is."""
+    with cursor() as query:
+        query.execute(_FORGET)
 
 
 def withdraw(epoch: str) -> None:

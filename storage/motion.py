@@ -131,7 +131,7 @@ class Motion:
     async def in_bucket(self, bucket: str) -> list[str]:
         """The notifications whose flights lie in a bucket."""
         with told():
-            fields = await self._client.hkeys(f"{self._keys.namespace}:flight:{bucket}")
+            fields = await self._client.hkeys(self._keys.bucket(bucket))
         return [f"{bucket}-{field}" for field in fields]
 
     async def tidy(self, names: Sequence[tuple[str, str, bool]], *, mend: bool) -> list[str]:

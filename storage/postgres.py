@@ -84,8 +84,13 @@ class Postgres:
         return self._outage.lasts
 
     async def ping(self) -> None:
-        """Raises PostgresAway when Postgres does not answer."""
-        await self.call_within(2 * self._settings.connect_timeout, _ping)
+        """Raises PostgresAway when Postgres does not answer, takes no writes, or lacks our tables."""
+        writable, migrated = await self.call_within(2 * self._settings.connect_timeout, _ping)
+        # Raised here, for it is no outage: what can be read is read all the same.
+        if not writable:
+            raise PostgresAway("Postgres is read-only")
+        if not migrated:
+            raise PostgresAway("Postgres does not have our tables; run `tocsin migrate`")
 
     async def close(self) -> None:
         """Closes every connection. What runs may finish, briefly, and is then broken off: a server that hangs would be
@@ -211,6 +216,8 @@ class _Work(Generic[_T]):
                 break_off(self._connection)
 
 
-def _ping() -> None:
+def _ping() -> tuple[bool, bool]:
     with cursor() as query:
-        query.execute("select 1")
+        query.execute("select current_setting('transaction_read_only') = 'off', to_regclass('events') is not null")
+        writable, migrated = query.fetchone()
+        return bool(writable), bool(migrated)

@@ -1,9 +1,8 @@
 """Dead letters by the page: replayed or discarded, a bounded number a call, safe to repeat (R4)."""
 
-import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from concurrent.futures import TimeoutError as TookTooLong
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 from uuid import UUID
 
@@ -11,17 +10,17 @@ from tocsin.domain.delivery import Reason
 from tocsin.domain.errors import RedisAway, Unavailable
 from tocsin.domain.event import Event
 from tocsin.storage import dead_letters, discards, reentry, replays
+from tocsin.storage.bridge import from_thread
 from tocsin.storage.by import By
 from tocsin.storage.dead_letters import DeadLetter, LetterFilter, LetterKind
 from tocsin.storage.flight_parts import OpenFlight
 from tocsin.storage.flights import Flights
 from tocsin.storage.postgres import Postgres
-from tocsin.storage.reentry import NextGeneration, Reentry
+from tocsin.storage.reentry import Reentry
 from tocsin.storage.replays import Replayed
 from tocsin.storage.scripts import MOST_ITEMS
 from tocsin.storage.transactions import LOCKED_MS
 
-_REDIS_S: Final = 5.0
 COUNTED_UP_TO: Final = 1_000_000
 
 
@@ -37,23 +36,23 @@ class Revival:
     """Replays and discards of one event loop. All raise PostgresAway."""
 
     def __init__(
-        self, flights: Flights, reentry: Reentry, postgres: Postgres, settle: Callable[[], Awaitable[bool]]
+        self, flights: Flights, reentry: Reentry, postgres: Postgres, catch_up: Callable[[], Awaitable[bool]]
     ) -> None:
         self._flights = flights
         self._reentry = reentry
         self._postgres = postgres
         # What the journal holds may say that a letter is not dead; one that is far behind is not waited for.
-        self._settle = settle
+        self._catch_up = catch_up
 
     async def replay_one(self, delivery: UUID, by: By) -> Replayed:
         """Gives one delivery another attempt."""
-        await self._settle()
+        await self._catch_up()
         return await self._replay([delivery], by)
 
     async def replay(self, wanted: LetterFilter, limit: int, by: By) -> tuple[Replayed, Rest]:
         """Replays up to `limit` dead letters that fit. Redis away leaves deliveries waiting for it; events are refused
         then, with RedisAway."""
-        await self._settle()
+        await self._catch_up()
         letters = await self._page(wanted, limit)
         deliveries = [letter.id for letter in letters if letter.kind == LetterKind.DELIVERY]
         done = Replayed()
@@ -67,7 +66,7 @@ class Revival:
 
     async def discard(self, wanted: LetterFilter, limit: int, reason: str, by: By) -> tuple[list[UUID], Rest]:
         """Puts up to `limit` dead letters aside that fit; answers which."""
-        await self._settle()
+        await self._catch_up()
         letters = await self._page(wanted, limit)
         done: list[UUID] = []
         for first in range(0, len(letters), MOST_ITEMS):
@@ -87,37 +86,27 @@ class Revival:
         return Rest(remaining, last if remaining else None)
 
     async def _replay(self, wanted: Sequence[UUID], by: By) -> Replayed:
-        loop = asyncio.get_running_loop()
+        restoring = from_thread(self._flights.restore_whole)
         until_ms = await self._until_ms()
 
         def restore(flights: Sequence[OpenFlight], events: Iterable[Event]) -> Sequence[str] | None:
             if until_ms is None:
                 return None
-            restoring = asyncio.run_coroutine_threadsafe(self._restore(flights, events, until_ms), loop)
             try:
-                return restoring.result(_REDIS_S)
-            except (Unavailable, TookTooLong):
-                restoring.cancel()
+                return restoring(flights, events, until_ms)
+            except Unavailable:
                 return None
 
         return await self._postgres.call(replays.replay_deliveries, wanted, by, restore)
 
     async def _reenter(self, event: UUID, by: By, done: Replayed) -> None:
-        loop = asyncio.get_running_loop()
         seen = await self._reentry.routed(event)
         # What was routed until now must be in Postgres, or it would be routed again.
-        if not await self._settle():
+        if not await self._catch_up():
             done.busy += 1
             return
 
-        def enter(again: NextGeneration) -> str:
-            entering = asyncio.run_coroutine_threadsafe(self._reentry.enter(again, seen), loop)
-            try:
-                return entering.result(_REDIS_S)
-            except TookTooLong as error:
-                entering.cancel()
-                raise RedisAway("Redis did not answer in time") from error
-
+        enter = from_thread(partial(self._reentry.enter, seen=seen))
         answer = await self._postgres.call(reentry.reenter, event, by, enter)
         done.replayed += [event] if answer == "entered" else []
         done.busy += answer == "busy"
@@ -130,10 +119,6 @@ class Revival:
             return await self._flights.now_ms() + LOCKED_MS
         except RedisAway:
             return None
-
-    async def _restore(self, flights: Sequence[OpenFlight], events: Iterable[Event], until_ms: int) -> list[str]:
-        await self._flights.keep_content(events)
-        return await self._flights.restore(flights, until_ms=until_ms)
 
 
 def _not_found(wanted: LetterFilter, letters: Sequence[DeadLetter]) -> int:

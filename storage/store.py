@@ -21,7 +21,7 @@ from tocsin.storage.attempts import Attempts
 from tocsin.storage.breakers import Breakers
 from tocsin.storage.by import By
 from tocsin.storage.calls import Calls
-from tocsin.storage.depths import ALIVE_S, Depths, measure, worked_on
+from tocsin.storage.depths import ALIVE_S, Depths, keep_counts, measure, worked_on
 from tocsin.storage.entrance import Entrance
 from tocsin.storage.facts import Entry, Journal
 from tocsin.storage.flight_parts import InboxSettings
@@ -58,7 +58,7 @@ class Store:
     """Made by `open`; every method raises RedisAway or PostgresAway only where it cannot do without."""
 
     def __init__(self, settings: Settings, postgres: Postgres, client: Any) -> None:
-        keys = Keys(settings.redis.namespace, settings.redis.inbox_prefix)
+        keys = Keys.of(settings.redis)
         self.life = Life()
         scripts = Scripts(client, keys, self.life)
         inbox = InboxSettings(keys.inbox_prefix, settings.cache.enabled, settings.cache.ttl)
@@ -91,7 +91,7 @@ class Store:
         name = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}"
         self.keeper = LifeKeeper(self.life, scripts, postgres, name)
         self._intake = Intake(Entrance(scripts, self.flights, self.calls), postgres, self.memory, self.learn_durability)
-        self.revival = Revival(self.flights, Reentry(client, scripts, keys), postgres, self.settled)
+        self.revival = Revival(self.flights, Reentry(client, scripts, keys), postgres, self.caught_up)
 
     @classmethod
     async def open(cls, settings: Settings, postgres: Postgres) -> "Store":
@@ -128,6 +128,10 @@ class Store:
     async def depths(self) -> Depths:
         """What waits in Redis. Raises RedisAway."""
         return await measure(self._client, self._keys)
+
+    async def keep_counts(self, *, dead_letters: int, held: int) -> None:
+        """Keeps what was counted in Postgres, to be seen in `depths`. Raises RedisAway."""
+        await keep_counts(self._client, self._keys, dead_letters=dead_letters, held=held)
 
     async def alive(self, process: str, queues: Iterable[str]) -> None:
         """Says that a process runs actors, and works on `queues`; true for 15 seconds."""
@@ -198,14 +202,14 @@ class Store:
         known = (await self.events([event])).get(event)
         keep_ms = self.flights.keep_ms(known) if known else 0
         cancelled = await self.flights.withdraw(event, fact, keep_ms=keep_ms)
-        await self.settled()
+        await self.caught_up()
         waiting = await self.postgres.call(queries.waiting_notifications, event)
         for first in range(0, len(waiting), MOST_ITEMS):
             cancelled += await self.flights.withdraw(event, None, waiting[first : first + MOST_ITEMS], keep_ms=keep_ms)
-        await self.settled()
+        await self.caught_up()
         return cancelled
 
-    async def settled(self, limit_s: float = 2.0, *, most_behind: int | None = None) -> bool:
+    async def caught_up(self, limit_s: float = 2.0, *, most_behind: int | None = None) -> bool:
         """Waits until Postgres has what the journal holds now, so that a caller reads what it wrote; not where more
         than `most_behind` entries wait. Best effort."""
         try:

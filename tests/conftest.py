@@ -126,7 +126,7 @@ def sandbox_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program
     """`tocsin serve --sandbox` with a Postgres and a Redis of its own, as `make run` starts it; one for the session."""
     folder = tmp_path_factory.mktemp("sandbox")
     environ = {"TOCSIN_DATA__DIR": str(folder / "data"), "TOCSIN_HTTP__PORT": str(free_port())}
-    program = Program(folder, "serve", "--sandbox", environ=environ)
+    program = Program(folder, "serve", "--sandbox", environ=environ, afresh=True)
     try:
         program.start().ready(60)
         yield program

@@ -1,20 +1,14 @@
-"""The program, made to die by kill -9 at a named point: `python tests/crashing.py <point> <nth> <arguments…>`.
+"""How a process of the program is made to die by kill -9 at a named point (Program's `dies`).
 
 Each point is a method of storage, just before or just after which the process ends, the `nth` time it is reached.
-
-`python tests/crashing.py many` reads the program once, and then for each line of its input, a JSON object with point,
-nth, arguments, environ and log, lets a fork of it live until it dies there; answers each with its exit status.
 """
 
 import functools
-import json
 import os
 import signal
-import sys
 from typing import Any
 
 from tocsin.actors import send
-from tocsin.app import main
 from tocsin.storage.attempts import Attempts
 from tocsin.storage.entrance import Entrance
 from tocsin.storage.facts import Journal
@@ -70,6 +64,7 @@ def provoke(name: str) -> None:
 
 
 def arm(point: str, nth: int) -> None:
+    """From now on this process dies at `point`."""
     owner, name, when = POINTS[point]
     provoke(name)
     method = getattr(owner, name)
@@ -87,34 +82,3 @@ def arm(point: str, nth: int) -> None:
         return answer
 
     setattr(owner, name, dying)
-
-
-def live_and_die(point: str, nth: int, arguments: list[str], environ: dict[str, str], log: str) -> None:
-    """What a fork does. Does not return."""
-    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    os.dup2(output, 1)
-    os.dup2(output, 2)
-    os.environ |= environ
-    arm(point, nth)
-    sys.argv = ["tocsin", *arguments]
-    main()
-
-
-def many() -> None:
-    for line in sys.stdin:
-        order = json.loads(line)
-        pid = os.fork()
-        if pid == 0:
-            live_and_die(**order)
-        _, status = os.waitpid(pid, 0)
-        sys.stdout.write(f"{os.waitstatus_to_exitcode(status)}\n")
-        sys.stdout.flush()
-
-
-if __name__ == "__main__":
-    if sys.argv[1] == "many":
-        many()
-    else:
-        arm(sys.argv[1], int(sys.argv[2]))
-        sys.argv = ["tocsin", *sys.argv[3:]]
-        main()

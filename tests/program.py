@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import httpx
 
+from tests import nursery
 from tocsin.channels.sandbox.sandbox import Sandbox
 
 ADMIN_KEY = "tk_admin_for_tests_only_0123456789"
@@ -49,17 +50,33 @@ def free_port() -> int:
 
 
 class Program:
-    """One process of Tocsin; its log is kept beside its data and shown when it does not start."""
+    """One process of Tocsin; its log is kept beside its data and shown when it does not start. Unless it is to be
+    started `afresh`, it is a fork of one that has read the program (nursery.py). `dies`: where it kills itself, and the
+    how many-th time it is there (crashing.py)."""
 
-    def __init__(self, folder: Path, *arguments: str, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *arguments: str,
+        environ: Mapping[str, str],
+        afresh: bool = False,
+        dies: tuple[str, int] | None = None,
+    ) -> None:
         self.arguments = arguments
         self.environ = dict(environ)
         self.log = folder / f"{'-'.join(arguments[:1])}-{os.urandom(3).hex()}.log"
         self.url = f"http://127.0.0.1:{self.environ.get('TOCSIN_HTTP__PORT', '0')}"
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | nursery.Child | None = None
+        self._afresh = afresh
+        self._dies = dies
 
     def start(self) -> "Program":
         """Starts it; does not wait until it is ready."""
+        if not self._afresh:
+            environ = {**_plain_environ(), **self.environ}
+            self.log.touch()
+            self.process = nursery.fork([*self.arguments], environ, self.log, self._dies)
+            return self
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "tocsin.app", *self.arguments],

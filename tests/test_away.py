@@ -51,7 +51,9 @@ def test_without_postgres_events_rest_in_redis_and_are_sent(away: Away, fault: s
             assert away.status("/api/events") == 503
             assert away.status(f"/api/notifications/{notes[0]}/delivery-status") == 503
             assert away.status("/api/notifications", "nobody") == 503
-        assert away.api.get("/ready").json()["status"] in {"DEGRADED", "READY"}
+        ready = away.api.get("/ready").json()
+        assert (ready["status"], ready["parts"]["redis"]) == ("DEGRADED", "ready")
+        assert ready["parts"]["postgres"] != "ready"
     eventually(lambda: away.all_is_well(earlier, *notes), limit_s=BACK_S)
 
 

@@ -9,7 +9,7 @@ import httpx
 import pytest
 from click.testing import CliRunner, Result
 
-from tests.program import Program, environment
+from tests.program import Program, environment, eventually
 from tocsin.app import main
 from tocsin.channels.sandbox.sandbox import Sandbox
 
@@ -248,13 +248,19 @@ def test_a_command_without_a_valid_key_ends_with_1(shell: Shell) -> None:
     assert "(token_invalid)" in shell.run("status", "--key", "tk_wrong", status=1).stderr
 
 
-def test_the_doctor_finds_the_servers_that_run_here_and_warns_of_what_is_not_configured(shell: Shell) -> None:
+def test_the_doctor_warns_of_what_is_not_configured(shell: Shell) -> None:
+    examined = shell.answer("doctor", TOCSIN_HTTP__PORT="1")
+    told = {(each["level"], each["subject"]) for each in examined["findings"]}
+    assert {("warn", "email"), ("warn", "sms"), ("warn", "push")} <= told
+
+
+def test_the_doctor_finds_the_servers_that_run_here(shell: Shell) -> None:
     examined = shell.answer("doctor")
     told = [(each["level"], each["subject"]) for each in examined["findings"]]
     assert examined["ok"]
     assert ("ok", "postgres") in told
     assert ("ok", "redis") in told
-    assert {("warn", "email"), ("warn", "sms"), ("warn", "push")} <= set(told)
+    assert {("ok", "email"), ("ok", "sms"), ("ok", "push")} <= set(told), "its sandbox carries them"
     assert any("admin_key is 0 days old" in each["told"] for each in examined["findings"])
 
 
@@ -327,5 +333,14 @@ def test_reconcile_says_in_numbers_what_differs(shell: Shell) -> None:
     assert "in sync" in told
     assert len(shell.answer("reconcile", "--history", "2")["data"]) == 2
     assert "in sync" in shell.run("reconcile", "--history", "2").stdout
-    assert shell.answer("reconcile", "--preflight")["due"] >= 0
-    assert "are due from" in shell.run("reconcile", "--preflight").stdout
+
+
+def test_what_is_due_soon_is_counted_beforehand(shell: Shell, api: httpx.Client) -> None:
+    before = shell.answer("reconcile", "--preflight")
+    # Its SMS waits for ten minutes, which is between the five and fifteen that are looked at.
+    event = {"type": "x.y", "message": "x", "recipients": [{"id": "due-soon", "phone": "+14155550188"}]}
+    answer = api.post("/api/notifications", json={**event, "deliveryStrategy": "ESCALATION"})
+    assert answer.status_code == 202, answer.text
+    seen = eventually(lambda: due if (due := shell.answer("reconcile", "--preflight"))["due"] > before["due"] else None)
+    assert (seen["due"] - before["due"], seen["hindered"]) == (1, before["hindered"])
+    assert f"{seen['due']} are due from" in shell.run("reconcile", "--preflight").stdout

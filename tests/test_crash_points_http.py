@@ -6,7 +6,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.mortals import IN_HTTP, PEOPLE, deliveries, mortals, nothing_left, post, settled, short_lived
+from tests.mortals import IN_HTTP, PEOPLE, deliveries, mortal, nothing_left, post, settled, short_lived
 from tests.program import Program, client, eventually, posted, running
 from tests.served import token_of
 from tests.slow_mail import SlowMail
@@ -24,22 +24,13 @@ def test_http_killed_before_and_after_every_script_loses_and_doubles_nothing(
 ) -> None:
     url = f"http://127.0.0.1:{environ['TOCSIN_HTTP__PORT']}"
     actors = Program(tmp_path, "actors", environ=environ)
-    waiting = {"channels": ["EMAIL"], "notificationPriority": "LOW"}
-    with running(actors), mortals(tmp_path, environ) as doomed, client(url) as api:
+    with running(actors), client(url) as api:
         for number, point in enumerate(IN_HTTP):
-            life = doomed.live(point, "http")
-            eventually(lambda: api.get("/health").status_code == 200)
-            with suppress(httpx.TransportError):
-                told = post(api, f"p{number}u")
-                # An escalation waits forty minutes for its mail: what is read or withdrawn meanwhile never goes out.
-                later = posted(api, recipients=[{"id": "late", "email": "late@example.org"}], **waiting)
-                note = later["notifications"][0]["id"]
-                eventually(lambda note=note: api.get(f"/api/notifications/{note}/delivery-status").json()["deliveries"])
-                if "read" in point:
-                    api.post(f"/api/notifications/{note}/read", headers={"Authorization": f"Bearer {token_of('late')}"})
-                else:
-                    api.post(f"/api/events/{told['id']}/cancel", json={"reason": "a test"})
-            assert life.result(30) == -9, point
+            with mortal(tmp_path, point, "http", environ=environ) as doomed:
+                eventually(lambda: api.get("/health").status_code == 200)
+                with suppress(httpx.TransportError):
+                    live_through(api, number, point)
+                assert doomed.wait(30) == -9, point
         # What was not answered is asked again, as callers do.
         with running(Program(tmp_path, "http", environ=environ)):
             for identifier, channel, status, _ in deliveries(postgres_url):
@@ -55,3 +46,17 @@ def test_http_killed_before_and_after_every_script_loses_and_doubles_nothing(
     assert all(
         mail.taken[delivery] == (status == "SENT") for delivery, channel, status, _ in found if channel == "EMAIL"
     )
+
+
+def live_through(api: httpx.Client, number: int, point: str) -> None:
+    """Posts, and reads or cancels, until it gets no answer."""
+    told = post(api, f"p{number}u")
+    # An escalation waits forty minutes for its mail: what is read or withdrawn meanwhile never goes out.
+    waiting = {"channels": ["EMAIL"], "notificationPriority": "LOW"}
+    later = posted(api, recipients=[{"id": "late", "email": "late@example.org"}], **waiting)
+    note = later["notifications"][0]["id"]
+    eventually(lambda: api.get(f"/api/notifications/{note}/delivery-status").json()["deliveries"])
+    if "read" in point:
+        api.post(f"/api/notifications/{note}/read", headers={"Authorization": f"Bearer {token_of('late')}"})
+    else:
+        api.post(f"/api/events/{told['id']}/cancel", json={"reason": "a test"})

@@ -1,8 +1,5 @@
 """kill -9 at every point that could lose or double something; another process takes the work up."""
 
-import os
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -17,26 +14,6 @@ from tocsin.channels.sandbox.sandbox import Sandbox
 pytestmark = [pytest.mark.servers, pytest.mark.processes, pytest.mark.timeout(180)]
 
 PEOPLE = 30
-
-
-class Crashing(Program):
-    """A program that dies at a point."""
-
-    def __init__(self, folder: Path, point: str, nth: int, *arguments: str, environ: dict[str, str]) -> None:
-        super().__init__(folder, *arguments, environ=environ)
-        self.point = (point, str(nth))
-
-    def start(self) -> "Crashing":
-        script = str(Path(__file__).with_name("crashing.py"))
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, script, *self.point, *self.arguments],
-                env={**os.environ, **self.environ},
-                stdout=log,
-                stderr=log,
-                cwd=self.log.parent,
-            )
-        return self
 
 
 @pytest.fixture
@@ -100,7 +77,7 @@ def test_where_no_provider_call_was_under_way_each_delivery_is_made_once(
     point: str, environ: dict[str, str], sandbox: Sandbox, postgres_url: str, tmp_path: Path
 ) -> None:
     http = Program(tmp_path, "http", environ=environ)
-    doomed = Crashing(tmp_path, point, 1, "actors", environ=environ)
+    doomed = Program(tmp_path, "actors", environ=environ, dies=(point, 1))
     with running(http, doomed):
         post_to(http)
         assert doomed.wait(30) == -9
@@ -115,7 +92,7 @@ def test_where_no_provider_call_was_under_way_each_delivery_is_made_once(
 def test_a_process_killed_between_accept_and_fan_out_loses_nothing(
     environ: dict[str, str], sandbox: Sandbox, postgres_url: str, tmp_path: Path
 ) -> None:
-    http = Crashing(tmp_path, "between accept and fan_out", 1, "http", environ=environ)
+    http = Program(tmp_path, "http", environ=environ, dies=("between accept and fan_out", 1))
     with running(http):
         with pytest.raises(httpx.TransportError):
             post_to(http)
@@ -130,7 +107,7 @@ def test_where_calls_were_under_way_only_what_is_uncertain_and_resent_goes_out_t
     point: str, environ: dict[str, str], sandbox: Sandbox, postgres_url: str, tmp_path: Path
 ) -> None:
     http = Program(tmp_path, "http", environ=environ)
-    doomed = Crashing(tmp_path, point, 1, "actors", environ=environ)
+    doomed = Program(tmp_path, "actors", environ=environ, dies=(point, 1))
     with running(http, doomed):
         post_to(http)
         assert doomed.wait(30) == -9

@@ -7,11 +7,14 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from tests.served import ASHA, BINA, SETTINGS, Served, notification_of, problem_of, serving
 from tests.stored import AT_MS, ask, entries, lent, progress
+from tocsin.actors.dead_letters import count_dead_letters
 from tocsin.actors.fan_out import fan_out
 from tocsin.actors.messages import messages_for
+from tocsin.actors.metrics import Gauges
 from tocsin.actors.route import route
 from tocsin.domain.delivery import Channel, Reason, Status
 from tocsin.domain.settings import Settings
@@ -77,6 +80,26 @@ async def journey(served: Served, note: str) -> list[tuple[str, int | None]]:
     await served.stored()
     told = (await served.api.get(f"/api/notifications/{note}/journey")).json()
     return [(step["what"], step["attempt"]) for step in told["journey"] if step["deliveryId"]]
+
+
+async def test_dead_letters_and_what_is_held_are_counted_for_everybody_who_looks(served: Served) -> None:
+    registry = CollectorRegistry()
+    gauges = Gauges(registry, {})
+
+    async def shown() -> tuple[float | None, float | None]:
+        await count_dead_letters(served.store)
+        await gauges.refresh(served.store)
+        value = registry.get_sample_value
+        return value("tocsin_dead_letters"), value("tocsin_deliveries_held")
+
+    await dead(served, ASHA, BINA)
+    await served.routed(recipients=[ASHA], channels=["SMS"], **NOW)
+    await died(served, Channel.SMS, Status.UNCERTAIN)
+    assert await shown() == (2, 1)
+    await dead(served)
+    assert await shown() == (2, 1), "they are counted once in a while, by one of all processes"
+    await served.store._client.delete(served.store._keys.once("dead_letters"))
+    assert await shown() == (3, 1)
 
 
 async def test_what_died_is_listed_and_what_was_not_to_be_sent_is_not(served: Served) -> None:

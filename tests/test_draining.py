@@ -141,7 +141,7 @@ async def test_nobody_waits_for_a_drain_into_a_postgres_that_is_away(without_pos
     await routed(store.flights, an_event(NOW), "u1")
     with pytest.raises(Unavailable):
         await store.postgres.ping()
-    assert not await asyncio.wait_for(store.settled(limit_s=60), 1)
+    assert not await asyncio.wait_for(store.caught_up(limit_s=60), 1)
 
 
 async def test_at_the_memory_limit_the_journal_is_drained_without_a_call(store: Store) -> None:

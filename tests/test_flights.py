@@ -131,7 +131,7 @@ async def test_who_began_recorded_or_read_knows_how_far_the_journal_is(bench: Be
     """So that a Redis that comes back older than that is noticed before anything starts."""
 
     async def knows() -> bool:
-        last = await bench.client.get(bench.keys.last_fact)
+        last = await bench.client.get("t:last_fact")
         return bool(bench.scripts.life.reached == int(last.split("-")[1]))
 
     event = an_event(Step(Channel.IN_APP, 0), Step(Channel.SMS, 0), Step(Channel.EMAIL, NEVER))
@@ -255,7 +255,7 @@ async def test_a_chunk_whose_event_is_forgotten_leaves_nothing_that_stays_for_ev
 async def test_who_claims_what_another_left_in_doubt_can_testify_to_the_doubt(bench: Bench) -> None:
     """Only Redis was told of it: were it emptied before Postgres hears, nobody could explain the second message."""
     bench.scripts.life.adopt("a life", 0)
-    await bench.client.set(bench.keys.epoch, "a life")
+    await bench.client.set("t:epoch", "a life")
     await routed(bench.flights, an_event(Step(Channel.EMAIL, 0)), "u1")
     await bench.sending(Channel.EMAIL, "t1", lease_ms=GONE_MS)
     await eventually(lambda: bench.claim(Channel.EMAIL, "t2", resend=True))
@@ -540,7 +540,7 @@ async def test_what_is_left_of_an_event_that_was_given_up_goes_away_by_itself(be
     names = [
         name
         for name in await bench.client.keys("t:*")
-        if name not in {bench.keys.facts, bench.keys.facts_bytes, bench.keys.last_fact}
+        if name not in {bench.keys.facts, bench.keys.facts_bytes, "t:last_fact"}
     ]
     assert len(names) == 2
     assert all([await bench.client.pttl(name) > 0 for name in names])

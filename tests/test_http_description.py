@@ -36,7 +36,7 @@ CHECKS: list[Any] = [
     response_schema_conformance,
     negative_data_rejection,
 ]
-EXAMPLES = 8
+EXAMPLES = 5
 ENDLESS = {"/api/stream"}
 """An answer that does not end is looked at in test_http_inbox.py."""
 PARTLY = {"/api/notifications/bulk"}

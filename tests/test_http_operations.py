@@ -107,7 +107,7 @@ async def test_a_defect_is_answered_without_its_details(served: Served, monkeypa
     async def broken(*_: Any) -> None:
         raise RuntimeError("the secret is 42")
 
-    monkeypatch.setattr(served.store, "settled", broken)
+    monkeypatch.setattr(served.store, "caught_up", broken)
     said: list[str] = []
     handler = logger.add(said.append, format="{extra[cid]} {message}", backtrace=False, diagnose=False)
     answer = await served.api.get("/api/deliveries/0199a0c0-0000-8000-8000-000000000000")

@@ -289,6 +289,7 @@ async def test_a_repetition_that_comes_while_the_first_still_runs_is_told_to_wai
     ids = {answer.json()["id"] for answer in answers if answer.status_code == 202}
     waiting = [answer for answer in answers if answer.status_code != 202]
     assert len(ids) == 1
+    assert waiting
     for answer in waiting:
         problem_of(answer, 409, "idempotency_running")
         assert answer.headers["retry-after"] == "1"

@@ -7,6 +7,7 @@ import pytest
 
 from tests.served import ASHA, SETTINGS, Served, notification_of, problem_of, serving
 from tests.stored import ask, draining
+from tests.workbench import place_of
 from tocsin.domain.settings import Settings
 
 pytestmark = pytest.mark.servers
@@ -25,7 +26,7 @@ async def served(settings: Callable[..., Settings], redis_url: str, postgres_url
 async def test_a_run_says_what_it_found_and_is_kept(served: Served) -> None:
     body = await served.routed(recipients=[ASHA], channels=["SMS"])
     note = notification_of(body, "asha")
-    await served.store._client.hdel(*served.store._keys.flight(str(note)))
+    await served.store._client.hdel(*place_of(served.store._keys, note))
     async with draining(served.store):
         answer = await served.api.post(RUNS, json={"repair": True})
     assert answer.status_code == 201, answer.text

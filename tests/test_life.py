@@ -261,3 +261,22 @@ async def test_who_died_long_before_the_loss_is_not_waited_for(process: Process,
     assert (await process.store.postgres.call(lives.heard, process.store.life.coming)).missing == 0
     await process.ask("update witnesses set drained_at = drained_at - interval '2 minutes'")
     assert (await process.store.postgres.call(lives.heard, process.store.life.coming)).missing == 1
+
+
+@pytest.mark.servers
+async def test_a_witness_is_forgotten_when_all_that_it_told_is_stored_since_long(
+    process: Process, other: Process
+) -> None:
+    async def names() -> set[str]:
+        await process.store.postgres.call(lives.forget_silent)
+        return {name for (name,) in await process.ask("select name from witnesses")}
+
+    both = {process.name, other.name}
+    assert await names() == both
+    # Nothing is stored since it was seen: a rebuild has to know that it is missing, however long ago that is.
+    await process.ask(
+        "update witnesses set seen_at = now() - interval '9 days', drained_at = now() - interval '9 days'"
+    )
+    assert await names() == both
+    await process.ask("update witnesses set seen_at = now(), drained_at = now() where name = %s", process.name)
+    assert await names() == {process.name}

@@ -33,14 +33,14 @@ class Scene:
     def __init__(self, served: Served, fake: TwilioFake, sender: Any) -> None:
         self.served, self.fake, self.sender = served, fake, sender
         self.store = served.store
-        drain = self.store.settled
+        drain = self.store.caught_up
 
-        async def settled(limit_s: float = 2.0) -> bool:
+        async def caught_up(limit_s: float = 2.0) -> bool:
             await served.stored()
             return await drain(limit_s)
 
         # No actors run here: what a persister would do at the nudge is done in its place.
-        self.store.settled = settled  # type: ignore[method-assign]
+        self.store.caught_up = caught_up  # type: ignore[method-assign]
 
     async def sms(self, status: Status, *, user: str = "asha", phone: str = PHONE, call: bool = True) -> str:
         """The id of an SMS that was sent (unless not to `call`) and of which `status` is known."""

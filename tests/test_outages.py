@@ -91,7 +91,7 @@ def test_while_postgres_is_away_everything_accepted_is_sent_and_it_is_stored_aft
     assert load.refused == []
     eventually(lambda: stored(servers.postgres_url) == dict.fromkeys(load.accepted, "SENT"), limit_s=30)
     log = tocsin.log.read_text()
-    assert log.count("waits:") <= 10, "one line a minute, not a flood"
+    assert 1 <= log.count("waits:") <= 10, "one line a minute, not a flood"
 
 
 def test_while_redis_is_away_events_are_kept_by_postgres_and_start_when_it_is_back(

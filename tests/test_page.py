@@ -187,6 +187,8 @@ def test_what_was_given_up_is_shown_by_cause(page: Browser, api: httpx.Client) -
     page.wait("document.querySelector('h1')?.innerText === 'Dead letters'")
     page.wait(f"document.querySelector('main a[href=\"#/notifications/{note}\"]')")
     page.wait("document.querySelector('table').innerText.includes('21211')")
+    assert api.post("/api/reconciliation/runs", json={"repair": True}).status_code == 201
+    page.wait("document.querySelector('.reconciled')?.innerText.includes(': in sync, with ')")
 
 
 def test_what_does_not_exist_is_said_to_be_so(page: Browser) -> None:
@@ -211,11 +213,15 @@ def test_every_field_has_a_label_and_every_link_its_words(page: Browser) -> None
         "table": "!one.caption",
         "iframe": "!one.title",
     }
+    met = dict.fromkeys(lacking, 0)
     for place in ("#/events", "#/outbox"):
         show(page, place)
         page.wait("document.querySelector('main h1')")
         for what, lack in lacking.items():
+            met[what] += page.run(f"document.querySelectorAll('{what}').length")
             assert page.run(f"[...document.querySelectorAll('{what}')].filter((one) => {lack}).length") == 0, what
+    assert met["a, button"]
+    assert met["table"]
 
 
 def test_the_first_key_press_offers_to_skip_to_the_content(page: Browser, sandbox_server: Program) -> None:

@@ -5,9 +5,11 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from tests.scenes import an_event, people
 from tocsin.actors import queues
+from tocsin.actors.alerts import Alerts
 from tocsin.actors.fan_out import fan_out
 from tocsin.actors.persist import Persister
 from tocsin.actors.rebuild import Rebuilder
@@ -129,6 +131,18 @@ async def test_what_waits_for_its_time_waits_again_for_the_same_time(process: Pr
     assert sorted(await process.client.zrange("tocsin:due", 0, -1, withscores=True)) == before
     (life,) = await process.ask("select cause, exact, counts from lives order by number desc limit 1")
     assert life == ("emptied", True, {"deliveries": 4, "restored": 4})
+
+
+async def test_a_loss_raises_an_alert_that_says_what_it_cost(process: Process) -> None:
+    registry = CollectorRegistry()
+    process.rebuilder = Rebuilder(process.store, process.persister, LEASE_MS, 0.3, Alerts(process.store, registry))
+    event = an_event_of(SMS_NOW, count=2)
+    await process.accept(event, "u1", "u2")
+    await process.route_all(event)
+    await process.stored()
+    await process.flush()
+    assert await process.rebuilt()
+    assert registry.get_sample_value("tocsin_alerts_total", {"kind": "redis_lost"}) == 1
 
 
 async def test_nothing_is_started_in_a_redis_that_was_emptied(process: Process) -> None:

@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry
 
 from tests.scenes import an_event, people, routing
 from tests.stored import ask, draining
+from tests.workbench import place_of
 from tocsin.actors.alerts import Alerts
 from tocsin.actors.fan_out import fan_out
 from tocsin.actors.missing import put_back
@@ -81,7 +82,7 @@ class Scene:
 
     async def statuses(self) -> dict[str, int]:
         """Deliveries in Postgres by status, once it has heard of everything."""
-        assert await self.store.settled(10)
+        assert await self.store.caught_up(10)
         return dict(await self.store.postgres.call(ask, "select status, count(*) from deliveries group by status"))
 
     def draining(self) -> AbstractAsyncContextManager[None]:
@@ -91,7 +92,7 @@ class Scene:
     async def lose(self, notifications: list[UUID]) -> None:
         """Redis forgets them: flights and entries of the index."""
         for note in notifications:
-            await self.redis.hdel(*self.keys.flight(str(note)))
+            await self.redis.hdel(*place_of(self.keys, note))
         for index in self.store.motion.indexes:
             await self.redis.delete(index)
 
@@ -121,7 +122,7 @@ async def scene(settings: Callable[..., Settings], redis_url: str, postgres_url:
 async def test_nothing_is_found_where_nothing_is_wrong(scene: Scene) -> None:
     async with scene.draining():
         await scene.routed(an_event(SOON, LATER), *FIFTY)
-        await scene.store.settled()
+        await scene.store.caught_up()
         report = await scene.run()
     assert (report.in_sync, report.difference, report.not_judged, report.checks) == (True, 0, 0, {})
     assert (report.ledger, report.actual, report.whole) == (100, 100, True)
@@ -131,7 +132,7 @@ async def test_what_redis_lost_is_put_back_and_goes_out_once(scene: Scene) -> No
     async with scene.draining():
         event = an_event(SOON, LATER)
         notes = await scene.routed(event, *FIFTY)
-        await scene.store.settled()
+        await scene.store.caught_up()
         await scene.lose(notes)
         report = await scene.run()
         missing = report.checks["missing"]
@@ -146,7 +147,7 @@ async def test_what_redis_lost_is_put_back_and_goes_out_once(scene: Scene) -> No
 async def test_without_repair_nothing_is_changed(scene: Scene) -> None:
     async with scene.draining():
         notes = await scene.routed(an_event(SOON), *FIFTY)
-        await scene.store.settled()
+        await scene.store.caught_up()
         await scene.lose(notes)
         report = await scene.run(repair=False)
         assert (report.checks["missing"].before, report.checks["missing"].after) == (50, 50)
@@ -156,7 +157,7 @@ async def test_without_repair_nothing_is_changed(scene: Scene) -> None:
 async def test_what_fell_out_of_the_index_is_entered_again(scene: Scene) -> None:
     async with scene.draining():
         await scene.routed(an_event(SOON, LATER), *FIFTY)
-        await scene.store.settled()
+        await scene.store.caught_up()
         await scene.redis.delete(scene.keys.due, scene.keys.due_in("SMS"))
         seen = await scene.run(repair=False)
         assert (seen.checks["unindexed"].before, seen.checks["unindexed"].repaired) == (100, 0)
@@ -171,7 +172,7 @@ async def test_what_postgres_does_not_know_is_taken_out_when_two_runs_agree(scen
         known = await scene.routed(an_event(SOON, LATER), "asha")
         strange = an_event(SOON, LATER)
         await scene.routed(strange, *FIFTY)
-        await scene.store.settled()
+        await scene.store.caught_up()
         for table in ("deliveries", "notifications"):
             await scene.store.postgres.call(ask, f"delete from {table} where event_id = %s", str(strange.id))
         await scene.store.postgres.call(ask, "delete from events where id = %s", str(strange.id))
@@ -201,7 +202,7 @@ async def test_a_provider_call_that_nobody_holds_becomes_uncertain(scene: Scene)
     async with scene.draining():
         notes = await scene.routed(an_event(SOON), *FIFTY)
         await scene.sending()
-        await scene.store.settled()
+        await scene.store.caught_up()
         await scene.lose(notes)
         await scene.store.postgres.call(ask, "update deliveries set last_attempted_at = now() - interval '10 minutes'")
         report = await scene.run()
@@ -229,7 +230,7 @@ async def test_a_provider_call_that_goes_on_is_waited_for(scene: Scene) -> None:
     async with scene.draining():
         notes = await scene.routed(an_event(SOON), *FIFTY)
         claims = await scene.sending()
-        await scene.store.settled()
+        await scene.store.caught_up()
         await scene.lose(notes)
         report = await scene.run()
         assert (report.checks["missing"].before, report.checks["missing"].after) == (50, 0)
@@ -272,7 +273,7 @@ async def everything(scene: Scene) -> dict[str, Any]:
 async def test_what_postgres_refused_to_store_is_left_alone(scene: Scene) -> None:
     async with scene.draining():
         notes = await scene.routed(an_event(SOON), *FIFTY)
-        await scene.store.settled()
+        await scene.store.caught_up()
         await scene.lose(notes)
         await scene.store.postgres.call(
             ask,
@@ -287,7 +288,7 @@ async def test_what_postgres_refused_to_store_is_left_alone(scene: Scene) -> Non
 async def test_of_two_runs_at_once_one_is_refused(scene: Scene) -> None:
     async with scene.draining():
         notes = await scene.routed(an_event(SOON), *FIFTY)
-        await scene.store.settled()
+        await scene.store.caught_up()
         await scene.lose(notes)
         answers = await asyncio.gather(scene.run(), scene.run(), return_exceptions=True)
         assert sum(isinstance(answer, RunUnderWay) for answer in answers) == 1
@@ -317,7 +318,7 @@ async def test_an_event_that_redis_lost_goes_on_with_whom_it_had_not_reached(sce
         await scene.store.accept(event, people(*users), None)
         page = await scene.store.flights.take_page(event, "0")
         await scene.store.flights.route(event, page.chunk or 0, [routing(event, user) for user in users[:100]])
-        await scene.store.settled()
+        await scene.store.caught_up()
         await old(scene)
         await scene.lose_event(event)
         report = await scene.run()
@@ -370,12 +371,12 @@ async def test_recipients_without_their_notification_are_made_up_for(scene: Scen
     event = an_event(SOON, recipient_count=50)
     async with scene.draining():
         await scene.routed(event, *FIFTY)
-        await scene.store.settled()
+        await scene.store.caught_up()
         lost = [str(ids.notification_id(event.id, user)) for user in FIFTY[:10]]
         for table, column in (("deliveries", "notification_id"), ("notifications", "id")):
             await scene.store.postgres.call(ask, f"delete from {table} where {column} = any(%s::uuid[])", lost)
         for note in lost:
-            await scene.redis.hdel(*scene.keys.flight(note))
+            await scene.redis.hdel(*place_of(scene.keys, note))
             await scene.redis.zrem(scene.keys.due_in("SMS"), f"{note}:1")
         report = await scene.run()
         assert (report.checks["unrouted"].before, report.checks["unrouted"].after) == (10, 0)
@@ -404,14 +405,14 @@ async def test_keys_that_nothing_would_remove_go_when_two_runs_agree(scene: Scen
 
 async def old(scene: Scene) -> None:
     """What was accepted was so a while ago."""
-    assert await scene.store.settled(10)
+    assert await scene.store.caught_up(10)
     await scene.store.postgres.call(ask, "update events set accepted_at = accepted_at - interval '1 minute'")
 
 
 async def test_a_repair_and_a_claim_at_once_send_once(scene: Scene) -> None:
     async with scene.draining():
         notes = await scene.routed(an_event(SOON), *FIFTY)
-        await scene.store.settled()
+        await scene.store.caught_up()
         await scene.lose(notes)
         sent: list[Claim] = []
 
@@ -449,7 +450,7 @@ async def test_a_repair_and_a_replay_at_once_send_once(scene: Scene) -> None:
 async def test_what_changed_since_it_was_looked_for_is_left_for_the_next_run(scene: Scene) -> None:
     async with scene.draining():
         (note,) = await scene.routed(an_event(SOON), "asha")
-        await scene.store.settled()
+        await scene.store.caught_up()
         (looked_for,) = await scene.store.postgres.call(ledger.open_page, None, 10)
         await scene.lose([note])
         await scene.store.postgres.call(ask, "update deliveries set price = '1'")

@@ -60,7 +60,7 @@ async def sent(scene: Scene, provider_id: Callable[[Claim], Any], *, events: int
     details = [{"provider": "twilio", "provider_id": provider_id(claim)} for claim in claims]
     endings = [Ending(claim, Status.SENT, detail) for claim, detail in zip(claims, details, strict=True)]
     await scene.store.attempts.record(endings)
-    assert await scene.store.settled(10)
+    assert await scene.store.caught_up(10)
     return claims
 
 
@@ -76,7 +76,7 @@ async def called_back(scene: Scene, claims: list[Claim], message: str, *, ago_ms
         }
         named = {"f": "callback", "provider": "twilio", "at": at_ms, "id": f"{message}{number}:delivered"}
         await scene.store.facts.append([named | {"raw": {}, "cid": "c1"} | told])
-    assert await scene.store.settled(10)
+    assert await scene.store.caught_up(10)
 
 
 async def test_messages_that_are_there_twice_are_counted_once_and_raise_an_alert(scene: Scene) -> None:

@@ -56,7 +56,7 @@ async def state(bench: Bench) -> dict[str, Any]:
             kept[name] = await bench.client.zrange(name, 0, -1, withscores=True)
         elif kind == "list":
             kept[name] = await bench.client.lrange(name, 0, -1)
-        elif kind == "string" and name != bench.keys.last_fact:
+        elif kind == "string":
             kept[name] = await bench.client.get(name)
     return kept
 

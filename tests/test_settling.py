@@ -173,14 +173,14 @@ async def claimed(store: Store, token: str = "t1") -> list[Claim]:
 
 
 async def settle(served: Served, delivery: str, outcome: str, **more: str) -> Any:
-    drain = served.store.settled
+    drain = served.store.caught_up
 
-    async def settled(limit_s: float = 2.0) -> bool:
+    async def caught_up(limit_s: float = 2.0) -> bool:
         await served.stored()
         return await drain(limit_s)
 
     # No actors run here: what a persister would do at the nudge is done in its place.
-    served.store.settled = settled  # type: ignore[method-assign]
+    served.store.caught_up = caught_up  # type: ignore[method-assign]
     return await served.api.post(f"/api/deliveries/{delivery}/settle", json={"outcome": outcome, **more})
 
 

@@ -21,6 +21,11 @@ GONE_MS = 1
 NEVER = 3_600_000
 
 
+def place_of(keys: Keys, notification: UUID | str) -> tuple[str, str]:
+    """The key and the field of a flight."""
+    return keys.bucket(str(notification)[:18]), str(notification)[19:]
+
+
 class Bench:
     """The Redis side of storage on one client."""
 
@@ -53,7 +58,7 @@ class Bench:
 
     async def end_lease_of(self, notification: UUID, step: int) -> None:
         """The lease of a step that is being sent ran out a moment ago."""
-        key, field = self.keys.flight(str(notification))
+        key, field = place_of(self.keys, notification)
         head, _, steps = str(await self.client.hget(key, field)).rpartition("|")
         parts = [each.split(",") for each in steps.split(";")]
         (sending,) = [each for each in parts if each[0] == str(step)]

@@ -1,6 +1,6 @@
 // Dead letters: what will not be tried again by itself, by cause.
 
-import { get } from "./api.js";
+import { get, Problem } from "./api.js";
 import { channelName, make, moment, statusMark, table, words } from "./dom.js";
 
 const SHOWN = 50;
@@ -12,16 +12,37 @@ export function lettersView() {
     load: async (signal) => ({
       causes: await get("/api/dead-letters/causes", {}, { signal }),
       letters: await get("/api/dead-letters", { limit: SHOWN }, { signal }),
+      run: await lastRun(signal),
     }),
-    draw: ({ causes, letters }) => [
+    draw: ({ causes, letters, run }) => [
       make("h1", null, "Dead letters"),
-      make("p", null, `${causes.total} will not be tried again by themselves, ${causes.discarded} are put aside; ${causes.held} have an outcome that nobody knows.`),
-      causes.data.length ? byCause(causes.data) : null,
-      letters.data.length ? listing(letters.data) : make("section.notice", null, make("p", null, "Nothing was given up.")),
+      make("p", null, `Given up: ${causes.total}. Put aside: ${causes.discarded}. With an outcome that nobody knows: ${causes.held}.`),
+      run ? verdict(run) : null,
+      ...(causes.data.length ? [make("h2", null, "By cause"), byCause(causes.data)] : []),
+      ...(letters.data.length ? [make("h2", null, "One by one"), listing(letters.data)]
+        : [make("section.notice", null, make("p", null, "Nothing was given up."))]),
       make("p.hint", null, "Try again or put aside: ", make("code", null, "tocsin dead-letters retry"), ", ",
         make("code", null, "tocsin dead-letters discard"), ", or ", make("a", { href: "/docs#retry_dead_letters" }, "the API"), "."),
     ],
   };
+}
+
+/** The last run of reconciliation; null for who may not see it, or where there was none. */
+async function lastRun(signal) {
+  try {
+    return (await get("/api/reconciliation/runs", { limit: 1 }, { signal })).data[0] ?? null;
+  } catch (error) {
+    if (error instanceof Problem && error.status === 403) return null;
+    throw error;
+  }
+}
+
+function verdict(run) {
+  const mended = Object.values(run.checks).reduce((sum, check) => sum + check.repaired, 0);
+  const found = run.inSync
+    ? `in sync, with ${run.ledger} deliveries open.`
+    : `${run.difference} differences between Postgres and Redis, ${mended} mended.`;
+  return make("p.reconciled", null, "Last reconciled ", moment(run.startedAt), ": ", found);
 }
 
 function byCause(causes) {
