@@ -3,6 +3,7 @@
 import random
 import threading
 import time
+from typing import Self
 
 import httpx
 
@@ -26,16 +27,14 @@ def mails(postgres_url: str) -> dict[str, tuple[str, bool]]:
     return {identifier: (status, unknown) for identifier, status, unknown in rows_of(postgres_url, told)}
 
 
-class Load:
-    """Posts steadily to whichever process answers; keeps what was accepted."""
+class Background:
+    """Works in a thread of its own, until the end of a `with` block."""
 
-    def __init__(self, urls: list[str]) -> None:
-        self.urls = urls
-        self.accepted: set[str] = set()
+    def __init__(self) -> None:
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread = threading.Thread(target=self.work, daemon=True)
 
-    def __enter__(self) -> "Load":
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -43,7 +42,20 @@ class Load:
         self._stop.set()
         self._thread.join(30)
 
-    def _run(self) -> None:
+    def work(self) -> None:
+        """To be done by each kind; ends soon after `_stop` is set."""
+        raise NotImplementedError
+
+
+class Load(Background):
+    """Posts steadily to whichever process answers; keeps what was accepted."""
+
+    def __init__(self, urls: list[str]) -> None:
+        super().__init__()
+        self.urls = urls
+        self.accepted: set[str] = set()
+
+    def work(self) -> None:
         with httpx.Client(timeout=10, trust_env=False) as api:
             self._post_steadily(api)
 

@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 
 from tests.scenes import an_event, people, routed
 from tests.test_lanes import SENT, Carrier, told
+from tests.workbench import store_without_postgres
 from tocsin.actors.metrics import SendCounters
 from tocsin.actors.outcomes import SendRules, health_of
 from tocsin.actors.send import Lane
@@ -23,13 +24,11 @@ from tocsin.domain.breaker import BreakerRules, Health
 from tocsin.domain.delivery import Channel, Reason, Status
 from tocsin.domain.plan import Priority, Step
 from tocsin.domain.retry import RetryRule
-from tocsin.domain.settings import load
 from tocsin.storage.attempts import Attempts
 from tocsin.storage.breakers import Breakers
 from tocsin.storage.flight_parts import Claim, Ending, InboxSettings
 from tocsin.storage.flights import Flights
 from tocsin.storage.keys import Keys
-from tocsin.storage.postgres import Postgres
 from tocsin.storage.scripts import Scripts
 from tocsin.storage.store import Store
 
@@ -376,17 +375,8 @@ async def _as_the_model(steps: list[tuple[Any, ...]]) -> None:
 @pytest.fixture
 async def store() -> AsyncIterator[Store]:
     """A store on fakeredis with a quick breaker."""
-    settings = load({}).with_values({
-        "postgres.url": "postgresql://nobody@127.0.0.1:1/nothing", "redis.url": "redis://127.0.0.1:1",
-        "breaker.rest": "20ms", "breaker.cap": "60ms",
-    })  # fmt: skip
-    client: Any = fakeredis.FakeAsyncRedis(decode_responses=True)
-    postgres = Postgres(settings.postgres)
-    made = Store(settings, postgres, client)
-    await made.profiles.mirrored_up_to(1)
-    yield made
-    await made.close()
-    await postgres.close()
+    async with store_without_postgres({"breaker.rest": "20ms", "breaker.cap": "60ms"}) as made:
+        yield made
 
 
 @pytest.mark.parametrize("outcome", [DOWN, Outcome(OutcomeKind.UNKNOWN, Reason.CONNECTION_LOST)])

@@ -153,6 +153,7 @@ def test_that_everything_could_be_stored_is_said(shell: Shell) -> None:
 
 def test_dead_letters_are_listed_by_cause_replayed_and_put_aside(shell: Shell, api: httpx.Client) -> None:
     """The sandbox's SMS server refuses this number."""
+    shell.answer("dead-letters", "discard", "--all", "--because", "of other tests")
     shell.run("send", "--to", "+15005550001", "--message", "x", status=1)
     (letter,) = shell.answer("dead-letters", "list", "--channel", "SMS")["data"]
     assert letter["id"] in shell.run("dead-letters", "list").stdout

@@ -1,6 +1,5 @@
 """What goes on while Postgres or Redis is away, and what is there afterwards (design §7)."""
 
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.many_processes import Background
 from tests.own_servers import Servers
 from tests.program import ADMIN_KEY, Program, client, environment, eventually, posted, running
 from tests.stored import rows_of
@@ -34,25 +34,16 @@ def tocsin(servers: Servers, sandbox: Sandbox, tmp_path: Path) -> Iterator[Progr
         yield program
 
 
-class Load:
+class Load(Background):
     """Posts an event to one new person every so often; keeps what was answered."""
 
     def __init__(self, url: str) -> None:
+        super().__init__()
         self.url = url
         self.accepted: dict[str, str] = {}
         self.refused: list[str] = []
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
 
-    def __enter__(self) -> "Load":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join(30)
-
-    def _run(self) -> None:
+    def work(self) -> None:
         number = 0
         with httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {ADMIN_KEY}"}, timeout=20) as api:
             while not self._stop.wait(EVERY_S):

@@ -2,19 +2,25 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID
 
+import fakeredis
+
 from tocsin.domain.delivery import Channel
+from tocsin.domain.settings import load
 from tocsin.storage.attempts import Attempts
 from tocsin.storage.facts import Journal
 from tocsin.storage.flight_parts import Claim, InboxSettings
 from tocsin.storage.flights import Flights
 from tocsin.storage.inbox import InboxLists
 from tocsin.storage.keys import Keys
+from tocsin.storage.postgres import Postgres
 from tocsin.storage.profiles import Profiles
 from tocsin.storage.scripts import Scripts
+from tocsin.storage.store import Store
 
 LEASE_MS = 60_000
 GONE_MS = 1
@@ -91,3 +97,16 @@ async def eventually(condition: Callable[[], Awaitable[Any]], limit_s: float = 5
         assert asyncio.get_running_loop().time() < deadline, "it did not come about"
         await asyncio.sleep(0.005)
     return value
+
+
+@asynccontextmanager
+async def store_without_postgres(changes: Mapping[str, Any] | None = None) -> AsyncIterator[Store]:
+    """A store on fakeredis whose Postgres does not answer."""
+    away = {"postgres.url": "postgresql://nobody@127.0.0.1:1/nothing", "redis.url": "redis://127.0.0.1:1"}
+    settings = load({}).with_values({**away, **(changes or {})})
+    postgres = Postgres(settings.postgres)
+    made = Store(settings, postgres, fakeredis.FakeAsyncRedis(decode_responses=True))
+    await made.profiles.mirrored_up_to(1)
+    yield made
+    await made.close()
+    await postgres.close()
