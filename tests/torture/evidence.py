@@ -95,8 +95,8 @@ class Evidence:
     flights: dict[str, str] = field(default_factory=dict)
     rebuilt: dict[str, str] | None = None
     """The flights after Redis was emptied once more, when nothing moved; None where that was left out."""
-    api_counts: dict[str, dict[str, int]] = field(default_factory=dict)
-    """What the API says of some events: deliveries by status."""
+    api_counts: dict[str, tuple[dict[str, int], dict[str, int]]] = field(default_factory=dict)
+    """Of some events the deliveries by status, as the API says and as they were stored then."""
     postgres_away: list[tuple[int, int]] = field(default_factory=list)
     _calls: dict[str, list[Call]] = field(default_factory=lambda: defaultdict(list))
 
@@ -159,6 +159,17 @@ def _read_postgres(evidence: Evidence, url: str) -> None:
             query.itersize = 5_000
             query.execute(_DELIVERIES)
             evidence.deliveries = {row[0]: Delivery(*row) for row in query}
+    finally:
+        connection.close()
+
+
+def statuses_of(url: str, event: str) -> dict[str, int]:
+    """How many deliveries of an event are stored in each status."""
+    connection = psycopg2.connect(url)
+    try:
+        with connection, connection.cursor() as query:
+            query.execute("select status, count(*) from deliveries where event_id = %s group by 1", (event,))
+            return dict(query.fetchall())
     finally:
         connection.close()
 

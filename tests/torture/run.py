@@ -18,7 +18,7 @@ from rich.console import Console
 from tests.torture import report
 from tests.torture.check import Check, check_all
 from tests.torture.driver import Driver
-from tests.torture.evidence import Evidence, flights, gather
+from tests.torture.evidence import Evidence, flights, gather, statuses_of
 from tests.torture.faults import Faults, schedule
 from tests.torture.ledger import Ledger
 from tests.torture.options import Options, options_of
@@ -26,6 +26,7 @@ from tests.torture.quiet import quiet
 from tests.torture.world import World
 
 _ASKED_OF_API = 100
+_ASKED_AGAIN = 5
 _REBUILT_S = 60.0
 
 
@@ -45,7 +46,7 @@ async def torture(options: Options, folder: Path, console: Console) -> bool:
             mood.calm()
         took_s, moving = await quiet(world, options.quiet_s, console)
         evidence = await asyncio.to_thread(gather, ledger, world.postgres_url, world.redis)
-        await _ask_api(driver, evidence)
+        await _ask_api(world, driver, evidence)
         if not moving and not any("empty_redis".startswith(kind) for kind in options.without):
             evidence.rebuilt = await _rebuilt(world, len(evidence.flights))
     finally:
@@ -77,12 +78,18 @@ async def _progress(world: World, driver: Driver, console: Console) -> None:
         )
 
 
-async def _ask_api(driver: Driver, evidence: Evidence) -> None:
+async def _ask_api(world: World, driver: Driver, evidence: Evidence) -> None:
+    """What the API says of some events, beside their rows. A look-up may change these at any time: then it is asked
+    again."""
     events = list(evidence.events)
     for event in random.Random(0).sample(events, min(_ASKED_OF_API, len(events))):
-        answer = await driver.counts(event)
+        for _ in range(_ASKED_AGAIN):
+            before = await asyncio.to_thread(statuses_of, world.postgres_url, event)
+            answer = await driver.counts(event)
+            if before == await asyncio.to_thread(statuses_of, world.postgres_url, event):
+                break
         if answer is not None:
-            evidence.api_counts[event] = answer["counts"]["deliveries"]
+            evidence.api_counts[event] = answer["counts"]["deliveries"], before
 
 
 async def _rebuilt(world: World, expected: int) -> dict[str, str]:
