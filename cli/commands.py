@@ -15,6 +15,7 @@ from tocsin.cli.reconcile import reconcile
 from tocsin.cli.send import send
 from tocsin.cli.settle import settle
 from tocsin.cli.status import status
+from tocsin.cli.topics import topics
 from tocsin.cli.users import users
 
 ALL: Final[tuple[click.Command, ...]] = (
@@ -30,5 +31,6 @@ ALL: Final[tuple[click.Command, ...]] = (
     reconcile,
     keys,
     users,
+    topics,
     demo,
 )

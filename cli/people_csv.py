@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterable, Iterator, Mapping
+import json
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
+from tocsin.cli.csv_rows import BadLine, NotATable, Row, read_rows
 from tocsin.domain.addresses import USER_ID, known_timezone, normal_email, normal_phone
 from tocsin.domain.errors import InvalidInput
+from tocsin.domain.filters import is_name
 
-COLUMNS: Final = ("id", "email", "phone", "name", "locale", "timezone", "active")
-_DELIMITERS: Final = ",;\t"
+COLUMNS: Final = ("id", "email", "phone", "name", "locale", "timezone", "active", "attributes")
+_ATTRIBUTE: Final = "attributes."
 _YES_OR_NO: Final = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 _CHECKS: Final = {"email": normal_email, "phone": normal_phone, "timezone": known_timezone}
+_REMEMBERED: Final = 100_000
+"""How many ids are kept to find two lines with the same: so that memory stays the same, however long the file."""
 
-
-class NotATable(ValueError):
-    """The file as a whole cannot be read: names the reason."""
+__all__ = ["BadLine", "NotATable", "Person", "read_people"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,74 +29,99 @@ class Person:
 
     line: int
     id: str
-    details: Mapping[str, str | bool]
-
-
-@dataclass(frozen=True, slots=True)
-class BadLine:
-    """A line that cannot. `line` counts from 1, the header included."""
-
-    line: int
-    column: str
-    reason: str
+    details: Mapping[str, Any]
 
 
 def read_people(lines: Iterable[str]) -> Iterator[Person | BadLine]:
     """The people of a table whose first line names its columns. Raises NotATable for a header that cannot be used."""
-    source = iter(lines)
-    header = next(source, "").removeprefix("\ufeff")
-    delimiter = max(_DELIMITERS, key=header.count)
-    columns = _columns(next(csv.reader([header], delimiter=delimiter), []))
-    reader = csv.reader(source, delimiter=delimiter, strict=True)
-    seen: dict[str, int] = {}
-    while True:
-        line = reader.line_num + 2
-        try:
-            cells = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            yield BadLine(line, "", f"it is not proper CSV ({error})")
-            continue
-        if any(cell.strip() for cell in cells):
-            yield _person(line, columns, cells, seen)
+    seen: OrderedDict[str, int] = OrderedDict()
+    for row in read_rows(lines, _fit_column, ["id"]):
+        yield row if isinstance(row, BadLine) else _person(row, seen)
 
 
-def _columns(header: list[str]) -> list[str]:
-    columns = [name.strip().lower() for name in header]
-    if not any(columns):
-        raise NotATable("it has no first line that names the columns")
-    if unknown := [name for name in columns if name not in COLUMNS]:
-        raise NotATable(f"there is no column {unknown[0]!r}; the columns are {', '.join(COLUMNS)}")
-    if twice := [name for name in columns if columns.count(name) > 1]:
-        raise NotATable(f"the column {twice[0]!r} stands there twice")
-    if "id" not in columns:
-        raise NotATable("the column 'id' is missing")
-    return columns
+def _fit_column(name: str) -> str:
+    if name.lower() in COLUMNS:
+        return name.lower()
+    attribute, kind = _attribute_of(name)
+    if attribute and is_name(attribute) and kind in _ATTRIBUTE_KINDS:
+        return name
+    if attribute:
+        kinds = ", ".join(kind for kind in _ATTRIBUTE_KINDS if kind)
+        raise NotATable(f"the column {name!r} is no attribute; write {_ATTRIBUTE}<name>, or with one of :{kinds}")
+    raise NotATable(f"there is no column {name.lower()!r}; the columns are {', '.join(COLUMNS)} and {_ATTRIBUTE}<name>")
 
 
-def _person(line: int, columns: list[str], cells: list[str], seen: dict[str, int]) -> Person | BadLine:
-    if len(cells) != len(columns):
-        return BadLine(line, "", f"it has {len(cells)} cells where the header has {len(columns)}")
-    given = {name: text.strip() for name, text in zip(columns, cells, strict=True) if text.strip()}
-    person = given.pop("id", "")
+def _attribute_of(column: str) -> tuple[str, str]:
+    """The attribute that a column gives and what its values are; empty where it gives none."""
+    if not column.lower().startswith(_ATTRIBUTE):
+        return "", ""
+    name, _, kind = column[len(_ATTRIBUTE) :].partition(":")
+    return name, kind.lower()
+
+
+def _person(row: Row, seen: OrderedDict[str, int]) -> Person | BadLine:
+    person = row.cells.get("id", "")
     if not USER_ID.fullmatch(person):
-        return BadLine(line, "id", "it is not 1 to 128 of letters, digits and . _ : @ + -")
+        return BadLine(row.line, "id", "it is not 1 to 128 of letters, digits and . _ : @ + -")
     if person in seen:
-        return BadLine(line, "id", f"line {seen[person]} has the same id")
-    details: dict[str, str | bool] = {}
-    for column, text in given.items():
+        return BadLine(row.line, "id", f"line {seen[person]} has the same id")
+    details: dict[str, Any] = {}
+    for column, text in row.cells.items():
         try:
-            details[column] = _value(column, text)
+            _put(details, column, text)
         except InvalidInput as error:
-            return BadLine(line, column, error.detail)
-    seen[person] = line
-    return Person(line, person, details)
+            return BadLine(row.line, column, error.detail)
+    seen[person] = row.line
+    if len(seen) > _REMEMBERED:
+        seen.popitem(last=False)
+    return Person(row.line, person, details)
 
 
-def _value(column: str, text: str) -> str | bool:
-    if column == "active":
-        if text.lower() not in _YES_OR_NO:
-            raise InvalidInput(column, "it is neither true nor false")
-        return _YES_OR_NO[text.lower()]
-    return _CHECKS[column](text, column) if column in _CHECKS else text
+def _put(details: dict[str, Any], column: str, text: str) -> None:
+    attribute, kind = _attribute_of(column)
+    if attribute:
+        details.setdefault("attributes", {})[attribute] = _ATTRIBUTE_KINDS[kind](text, column)
+    elif column == "attributes":
+        details["attributes"] = _object(text, column) | details.get("attributes", {})
+    elif column == "active":
+        details[column] = _truth(text, column)
+    elif column != "id":
+        details[column] = _CHECKS[column](text, column) if column in _CHECKS else text
+
+
+def _truth(text: str, column: str) -> bool:
+    if text.lower() not in _YES_OR_NO:
+        raise InvalidInput(column, "it is neither true nor false")
+    return _YES_OR_NO[text.lower()]
+
+
+def _number(text: str, column: str) -> int | float:
+    for number in (int, float):
+        try:
+            return number(text)
+        except ValueError:
+            continue
+    raise InvalidInput(column, "it is not a number")
+
+
+def _list(text: str, column: str) -> list[str]:
+    return [part.strip() for part in text.split("|") if part.strip()]
+
+
+def _object(text: str, column: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise InvalidInput(column, 'it is not a JSON object, such as {"gotra": "Sharma"}')
+    return found
+
+
+_ATTRIBUTE_KINDS: Final[Mapping[str, Callable[[str, str], Any]]] = {
+    "": lambda text, _: text,
+    "number": _number,
+    "boolean": _truth,
+    "list": _list,
+}
+"""What the values of an attribute's column are, by what stands behind its name."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 from collections.abc import Sequence
+from contextlib import aclosing, suppress
 from typing import Any, Final
 
 import click
@@ -14,9 +16,11 @@ from tocsin.cli.journey import Document, follow, is_final, milliseconds, step_li
 from tocsin.cli.options import FAILED, with_server
 from tocsin.cli.screen import Screen, plain
 from tocsin.cli.server import Server
+from tocsin.cli.told import progress_line
 from tocsin.domain.addresses import USER_ID, normal_email, normal_phone
 from tocsin.domain.delivery import Channel, Status
 from tocsin.domain.errors import InvalidInput
+from tocsin.domain.event import EventStatus
 from tocsin.domain.plan import Priority, Strategy
 
 _GONE_OUT: Final = frozenset({Status.SENT, Status.DELIVERED})
@@ -25,7 +29,11 @@ _DEFAULT_TYPE: Final = "tocsin.message"
 
 
 @click.command()
-@click.option("--to", "to", multiple=True, required=True, help="A user id, an email address or a +number; repeatable.")
+@click.option("--to", "to", multiple=True, help="A user id, an email address or a +number; repeatable.")
+@click.option("--topic", "topics", multiple=True, help="Everybody in a topic; KEY=head,elder: those roles; repeatable.")
+@click.option("--segment", help='Everybody whose attributes fit, as JSON: \'{"age": {"gte": 18}}\'.')
+@click.option("--subscribers", is_flag=True, help="Everybody who subscribed to the type.")
+@click.option("--everyone", is_flag=True, help="Everybody.")
 @click.option("--message", "-m", required=True, help="The text.")
 @click.option("--title", "-t", help="The title; the subject of a mail.")
 @click.option(
@@ -55,16 +63,57 @@ async def send(server: Server, screen: Screen, **given: Any) -> int | None:
     Ends with 1 when it did not go out: somebody is not known, a delivery failed, or it was not final in time.
     """
     wait_s = given.pop("wait_s")
-    posted = await server.post("/api/notifications", posting(**given))
+    audience = audience_of(**{name: given.pop(name) for name in ("topics", "segment", "subscribers", "everyone")})
+    if not given["to"] and not audience:
+        raise click.UsageError("name somebody: --to, --topic, --segment, --subscribers or --everyone")
+    posted = await server.post("/api/notifications", posting(**given) | audience)
     screen.tell(Text.assemble("Event ", (posted["id"], "bold"), f", stored in {posted['durability']}"))
     for unknown in posted["unknownIds"]:
         screen.tell(f"no such user: {plain(unknown)}", style="red")
     for rejected in posted["rejectedRecipients"]:
         screen.tell(f"left out: {plain(rejected['id'])}, {rejected['field']}: {rejected['code']}", style="red")
+    if audience:
+        return await _follow_event(server, screen, posted, wait_s)
     journeys = await _follow_all(server, screen, posted, wait_s) if wait_s else []
     screen.answer({"posted": posted, "journeys": journeys})
     complete = not posted["unknownIds"] and not posted["rejectedRecipients"]
     return None if complete and all(map(_went_out, journeys)) else FAILED
+
+
+def audience_of(*, topics: Sequence[str], segment: str | None, subscribers: bool, everyone: bool) -> dict[str, Any]:
+    """The part of the request that names nobody. Raises UsageError for a segment that is no JSON."""
+    try:
+        wanted = json.loads(segment) if segment else None
+    except ValueError as error:
+        raise click.BadParameter(f"it is not JSON: {error}", param_hint="--segment") from error
+    chosen = (topic.partition("=") for topic in topics)
+    body = {
+        "topics": [{"key": key, "roles": roles.split(",") if roles else []} for key, _, roles in chosen] or None,
+        "segment": wanted,
+        "subscribers": subscribers or None,
+        "everyone": everyone or None,
+    }
+    return {name: value for name, value in body.items() if value is not None}
+
+
+async def _follow_event(server: Server, screen: Screen, posted: Document, wait_s: float) -> int | None:
+    """Follows an event by its counts, for there may be any number of people."""
+    last: Document | None = None
+    if wait_s:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(wait_s), aclosing(server.stream(f"/api/events/{posted['id']}/stream")) as stream:
+                async for told in stream:
+                    last = told
+                    screen.tell(progress_line(told))
+                    if told["final"]:
+                        break
+        if last is None or not last["final"]:
+            screen.tell(f"It is not final after {wait_s:g} s: tocsin status {posted['id']} --watch", style="yellow")
+    screen.answer({"posted": posted, "event": last})
+    if not wait_s:
+        return None
+    complete = last is not None and last["final"] and last["status"] == EventStatus.COMPLETED
+    return None if complete and not last["counts"]["failed"] and not last["counts"]["uncertain"] else FAILED
 
 
 def posting(

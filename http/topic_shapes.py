@@ -78,6 +78,48 @@ class PostMembers(Asked):
     replace: bool = False
 
 
+class GivenMembership(Asked):
+    """A member of one of many topics. One that is wrong is left out and listed."""
+
+    topic: str
+    user_id: str
+    roles: Annotated[tuple[str, ...], Field(max_length=5 * MOST_ROLES)] = ()
+    kind: str | None = None
+    """What sort of group the topic is, where it has to be made."""
+
+
+class PostMemberships(Asked):
+    """Members of many topics. With `makeTopics` topics that there are not are made."""
+
+    members: Annotated[tuple[GivenMembership, ...], Field(min_length=1, json_schema_extra=limited("members"))]
+    make_topics: bool = False
+
+
+class RejectedMembership(Answer):
+    """A member who was left out, by the place in the request: which field is wrong, why, and what to do."""
+
+    index: int
+    topic: str
+    user_id: str
+    code: str
+    field: str
+    detail: str
+    mend: str
+
+
+class MembershipsPosted(Answer):
+    """What became of the members. `unknown` are those who are no known users; the first hundred are named."""
+
+    success: Literal[True] = True
+    added: int
+    changed: int
+    unchanged: int
+    topics_made: int
+    unknown: int
+    unknown_ids: tuple[str, ...]
+    rejected: tuple[RejectedMembership, ...]
+
+
 class DeleteMembers(Asked):
     """People who are no members any more."""
 

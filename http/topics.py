@@ -33,7 +33,7 @@ from tocsin.http.topic_shapes import (
 from tocsin.storage import topics
 
 SHOWN_UNKNOWN: Final = 100
-_SHOWN_OF_ID: Final = 128
+SHOWN_OF_ID: Final = 128
 
 
 async def list_topics(call: Call[None, TopicQuery]) -> Topics:
@@ -127,7 +127,7 @@ def _screen(given: Sequence[GivenMember]) -> tuple[dict[str, Sequence[str]], lis
         try:
             good[fit_user_id(member.user_id, "/userId")] = fit_roles(member.roles, "/roles")
         except InvalidInput as error:
-            shown = member.user_id[:_SHOWN_OF_ID]
+            shown = member.user_id[:SHOWN_OF_ID]
             mend = KINDS[error.code].mend
             rejected.append(
                 RejectedMember(

@@ -21,18 +21,21 @@ select {_COLUMNS} from topics where key > %(after)s and (%(kind)s::text is null 
 order by key limit %(limit)s
 """  # noqa: S608  # made of constants
 
-_GIVEN: Final = """
-from unnest(%(users)s::text[], %(roles)s::text[]) as given (user_id, roles)
-"""
-
 # The rows are locked in the order of the key by whoever writes several, so that two never wait for each other in a
 # circle.
-_ADD: Final = f"""
+_ADD: Final = """
 insert into members as known (topic, user_id, roles)
-select %(topic)s, user_id, string_to_array(roles, ',') {_GIVEN} order by user_id
+select topic, user_id, string_to_array(roles, ',')
+from unnest(%(topics)s::text[], %(users)s::text[], %(roles)s::text[]) as given (topic, user_id, roles)
+order by topic collate "C", user_id collate "C"
 on conflict (topic, user_id) do update set roles = excluded.roles where known.roles <> excluded.roles
 returning (xmax = 0)
-"""  # made of constants
+"""
+
+_MAKE: Final = """
+insert into topics (key, kind) select key, kind from unnest(%s::text[], %s::text[]) as given (key, kind)
+order by key collate "C" on conflict do nothing returning key
+"""
 
 _STRANGERS: Final = """
 select given.id from unnest(%s::text[]) as given (id) where not exists (select from users where users.id = given.id)
@@ -68,12 +71,17 @@ class Member:
 @dataclass(frozen=True, slots=True)
 class Joined:
     """What became of members who were given: how many are new, how many got other roles, how many were removed because
-    they were not given; and which are no known users."""
+    they were not given; which are no known users; and how many topics were made for them."""
 
     added: int
     changed: int
     removed: int
     unknown: Sequence[str]
+    made: int = 0
+
+
+Memberships = Mapping[tuple[str, str], Sequence[str]]
+"""The roles by topic and user."""
 
 
 def known(topics: Sequence[str]) -> set[str]:
@@ -126,7 +134,28 @@ def list_members(topic: str, limit: int, after: str = "", role: str | None = Non
 def add_members(topic: str, members: Mapping[str, Sequence[str]], *, replace: bool = False) -> Joined:
     """Makes users members, each with these roles in place of what they had; with `replace` nobody else is one then.
     Raises NotFound for a topic that there is not."""
-    return in_transaction(lambda: _add(topic, members, replace=replace))
+
+    def add() -> Joined:
+        if not _held([topic]):
+            raise NotFound("there is no such topic")
+        removed = _remove_others(topic, list(members)) if replace else 0
+        return _add({(topic, user): roles for user, roles in members.items()}, removed)
+
+    return in_transaction(add)
+
+
+def add_memberships(given: Memberships, kinds: Mapping[str, str]) -> tuple[Joined, set[str]]:
+    """Makes users members of any topics; of `kinds` those that there are not are made. Answers also the topics that
+    there are not, whose members are left out."""
+
+    def add() -> tuple[Joined, set[str]]:
+        made = _make(kinds) if kinds else 0
+        wanted = {topic for topic, _ in given}
+        there = _held(sorted(wanted))
+        kept = {place: roles for place, roles in given.items() if place[0] in there}
+        return _add(kept, 0, made), wanted - there
+
+    return in_transaction(add)
 
 
 def remove_members(topic: str, users: Sequence[str]) -> int:
@@ -144,23 +173,38 @@ def topics_of(user: str, limit: int) -> list[tuple[str, tuple[str, ...]]]:
         return [(topic, tuple(roles)) for topic, roles in query.fetchall()]
 
 
-def _add(topic: str, members: Mapping[str, Sequence[str]], *, replace: bool) -> Joined:
-    users = sorted(members)
-    given = {"topic": topic, "users": users, "roles": [",".join(sorted(members[user])) for user in users]}
-    removed = 0
+def _add(given: Memberships, removed: int, made: int = 0) -> Joined:
+    users = sorted({user for _, user in given})
+    values = {
+        "topics": [topic for topic, _ in given],
+        "users": [user for _, user in given],
+        "roles": [",".join(sorted(roles)) for roles in given.values()],
+    }
     with cursor() as query:
-        # Until the end the topic is not deleted.
-        query.execute("select from topics where key = %s for key share", (topic,))
-        if not query.rowcount:
-            raise NotFound("there is no such topic")
-        if replace:
-            query.execute("delete from members where topic = %(topic)s and user_id <> all(%(users)s::text[])", given)
-            removed = query.rowcount
-        query.execute(_ADD, given)
+        query.execute(_ADD, values)
         fresh = [is_new for (is_new,) in query.fetchall()]
         query.execute(_STRANGERS, (users,))
         strangers = [user for (user,) in query.fetchall()]
-    return Joined(fresh.count(True), fresh.count(False), removed, strangers)
+    return Joined(fresh.count(True), fresh.count(False), removed, strangers, made)
+
+
+def _held(topics: Sequence[str]) -> set[str]:
+    """Those of `topics` that there are; until the end of the transaction they are not removed."""
+    with cursor() as query:
+        query.execute("select key from topics where key = any(%s) order by key for key share", (list(topics),))
+        return {key for (key,) in query.fetchall()}
+
+
+def _make(kinds: Mapping[str, str]) -> int:
+    with cursor() as query:
+        query.execute(_MAKE, (list(kinds), list(kinds.values())))
+        return int(query.rowcount)
+
+
+def _remove_others(topic: str, users: Sequence[str]) -> int:
+    with cursor() as query:
+        query.execute("delete from members where topic = %s and user_id <> all(%s)", (topic, list(users)))
+        return int(query.rowcount)
 
 
 def _must_exist(query: Any, topic: str) -> None:

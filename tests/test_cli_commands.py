@@ -54,7 +54,7 @@ def outbox(api: httpx.Client, notification: str) -> list[dict[str, Any]]:
 
 
 def test_what_a_command_is_for_is_said_in_one_line() -> None:
-    for group in ((), ("keys",), ("users",)):
+    for group in ((), ("keys",), ("users",), ("topics",)):
         told = CliRunner().invoke(main, [*group, "--help"]).output
         assert "..." not in told.partition("Commands:")[2], told
 
@@ -232,8 +232,40 @@ def test_people_are_imported_and_bad_lines_named(shell: Shell, api: httpx.Client
 def test_a_large_table_is_imported_whole(shell: Shell, api: httpx.Client, tmp_path: Path) -> None:
     table = tmp_path / "people.csv"
     table.write_text("id;name\n" + "".join(f"many-{number};Person {number}\n" for number in range(450)))
-    assert shell.answer("users", "import", str(table)) == {"imported": 450, "bad": []}
+    assert shell.answer("users", "import", str(table)) == {"imported": 450, "badCount": 0, "bad": []}
     assert api.get("/api/users/many-449").json()["name"] == "Person 449"
+
+
+def test_a_topic_is_made_filled_from_a_table_and_told(shell: Shell, api: httpx.Client, tmp_path: Path) -> None:
+    people, members, report = (tmp_path / name for name in ("people.csv", "members.csv", "bad.csv"))
+    people.write_text(
+        "id,attributes.age:number,attributes.languages:list,attributes\n"
+        'crowd-1,41,hi|en,"{""gotra"": ""Sharma""}"\ncrowd-2,17,,\ncrowd-3,old,,\n'
+    )
+    imported = shell.answer("users", "import", str(people), "--report", str(report), status=1)
+    assert (imported["imported"], imported["bad"][0]["column"]) == (2, "attributes.age:number")
+    assert report.read_text().splitlines() == [
+        "line,column,reason,mend",
+        "4,attributes.age:number,it is not a number,",
+    ]
+    attributes = api.get("/api/users/crowd-1").json()["attributes"]
+    assert attributes == {"age": 41, "languages": ["hi", "en"], "gotra": "Sharma"}
+    members.write_text("topic,user,roles,kind\ncrowd:1,crowd-1,head|elder,crowd\ncrowd:1,crowd-2,,\ncrowd:2,a b,,\n")
+    refused = shell.answer("topics", "import", str(members), status=1)
+    assert [(bad["line"], bad["column"]) for bad in refused["bad"]] == [(2, "topic"), (3, "topic"), (4, "user")]
+    made = shell.answer("topics", "import", str(members), "--make", status=1)
+    assert (made["added"], made["topicsMade"], made["badCount"]) == (2, 1, 1)
+    assert "head" in shell.run("topics", "members", "crowd:1").stdout
+    assert [each["key"] for each in shell.answer("topics", "list", "--kind", "crowd")["data"]] == ["crowd:1"]
+    told = shell.answer("send", "--topic", "crowd:1=head", "--channel", "IN_APP", "--message", "x")
+    assert (told["event"]["status"], told["event"]["counts"]["delivered"]) == ("COMPLETED", 1)
+    told = shell.answer("send", "--segment", '{"age": {"lt": 18}}', "--channel", "IN_APP", "--message", "x")
+    assert told["event"]["counts"]["delivered"] == 1
+    assert "not JSON" in shell.run("send", "--segment", "{", "--message", "x", status=2).stderr
+    assert "name somebody" in shell.run("send", "--message", "x", status=2).stderr
+    shell.run("topics", "make", "crowd:1", "--kind", "region")
+    shell.run("topics", "remove", "crowd:1")
+    assert "(not_found)" in shell.run("topics", "members", "crowd:1", status=1).stderr
 
 
 def test_what_is_no_table_ends_with_1_and_says_why(shell: Shell, tmp_path: Path) -> None:

@@ -1,0 +1,199 @@
+"""What imports of tables have in common: lines are sent by the batch, several batches at a time; what is wrong is
+listed.
+
+Memory stays the same however long the file is: of bad lines some are kept to be shown, all go to --report.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Final, Generic, Protocol, Self, TypeVar
+
+import click
+from rich.progress import TaskID
+
+from tocsin.cli.csv_rows import BadLine, NotATable
+from tocsin.cli.screen import Screen
+from tocsin.cli.server import Refused, Server
+
+_BATCH: Final = 1_000
+_AT_ONCE: Final = 3
+_KEPT: Final = 1_000
+"""How many bad lines the answer for programs names."""
+_SHOWN: Final = 50
+_TOO_LARGE: Final = 413
+
+report_option: Final = click.option(
+    "--report",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="A CSV file for all bad lines: line, column, reason, mend.",
+)
+
+
+class Line(Protocol):
+    """A line that can be imported."""
+
+    @property
+    def line(self) -> int: ...
+
+
+_Line = TypeVar("_Line", bound=Line)
+
+
+@dataclass(slots=True)
+class Sent:
+    """What the server said of a batch: counts by name, and the bad lines."""
+
+    counts: Counter[str]
+    bad: list[BadLine]
+
+
+@dataclass(slots=True)
+class Done:
+    """How an import went: counts by name, the first bad lines and how many there were."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    bad: list[BadLine] = field(default_factory=list)
+    bad_count: int = 0
+
+
+class Importer(Generic[_Line]):
+    """Sends lines by `send` and keeps what became of them."""
+
+    def __init__(self, send: Callable[[Sequence[_Line]], Awaitable[Sent]], report: Path | None) -> None:
+        self._send = send
+        self._path = report
+        self._report: IO[str] | None = None
+        self.done = Done()
+
+    def __enter__(self) -> Self:
+        if self._path:
+            self._report = self._path.open("w", encoding="utf-8", newline="")
+            csv.writer(self._report).writerow(["line", "column", "reason", "mend"])
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._report:
+            self._report.close()
+
+    async def run(self, lines: Iterator[_Line | BadLine], advance: Callable[[int], None]) -> Done:
+        """Imports all lines; at most a few batches are under way, so that the file is read as fast as the server takes
+        it."""
+        running: set[asyncio.Task[None]] = set()
+        try:
+            while batch := list(islice(lines, _BATCH)):
+                running.add(asyncio.create_task(self._import(batch, advance)))
+                while len(running) >= _AT_ONCE:
+                    running = await self._finished(running)
+            while running:
+                running = await self._finished(running)
+        finally:
+            for task in running:
+                task.cancel()
+        return self.done
+
+    async def _finished(self, running: set[asyncio.Task[None]]) -> set[asyncio.Task[None]]:
+        done, rest = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+        return rest
+
+    async def _import(self, batch: Sequence[_Line | BadLine], advance: Callable[[int], None]) -> None:
+        good = [line for line in batch if not isinstance(line, BadLine)]
+        bad = [line for line in batch if isinstance(line, BadLine)]
+        for sent in await self._sent(good):
+            self.done.counts.update(sent.counts)
+            bad += sent.bad
+        self._keep(sorted(bad, key=lambda line: line.line))
+        advance(len(batch))
+
+    async def _sent(self, lines: Sequence[_Line]) -> list[Sent]:
+        """What the server said of lines; a batch that is too large for it goes in two halves."""
+        if not lines:
+            return []
+        try:
+            return [await self._send(lines)]
+        except Refused as refused:
+            if refused.status != _TOO_LARGE or len(lines) == 1:
+                raise
+        middle = len(lines) // 2
+        return [*await self._sent(lines[:middle]), *await self._sent(lines[middle:])]
+
+    def _keep(self, bad: Iterable[BadLine]) -> None:
+        for line in bad:
+            self.done.bad_count += 1
+            if len(self.done.bad) < _KEPT:
+                self.done.bad.append(line)
+            if self._report:
+                csv.writer(self._report).writerow([line.line, line.column, line.reason, line.mend])
+
+
+async def import_table(
+    screen: Screen,
+    table: Path,
+    read: Callable[[Iterable[str]], Iterator[_Line | BadLine]],
+    importer: Importer[_Line],
+) -> Done:
+    """Imports a file with progress. Raises ClickException for one that is no table."""
+    total = _count_lines(table)
+    with screen.progress() as progress, importer:
+        task: TaskID = progress.add_task("Importing", total=total)
+        try:
+            with table.open(encoding="utf-8-sig", newline="") as lines:
+                await importer.run(read(lines), lambda count: progress.update(task, advance=count))
+        except NotATable as error:
+            raise click.ClickException(f"{table} cannot be imported: {error}.") from error
+        except UnicodeDecodeError as error:
+            told = "is not UTF-8; save it as UTF-8 and import it again, which does no harm to what was imported."
+            raise click.ClickException(f"{table} {told}") from error
+        progress.update(task, completed=total)
+    return importer.done
+
+
+def tell_bad(screen: Screen, done: Done) -> None:
+    """The lines that were not imported, for people."""
+    if not done.bad_count:
+        return
+    rows = [(line.line, line.column, line.reason, line.mend) for line in done.bad[:_SHOWN]]
+    screen.table(["line", "column", "reason", "mend"], rows, title=f"{done.bad_count} lines were not imported")
+    if done.bad_count > _SHOWN:
+        screen.tell(f"and {done.bad_count - _SHOWN} more; --report writes them all to a file", style="dim")
+
+
+def bad_of(done: Done) -> dict[str, Any]:
+    """The same for programs."""
+    listed = [
+        {"line": line.line, "column": line.column or None, "reason": line.reason, "mend": line.mend or None}
+        for line in done.bad
+    ]
+    return {"badCount": done.bad_count, "bad": listed}
+
+
+async def put_batch(server: Server, path: str, body: dict[str, Any]) -> Any:
+    """The answer to a batch, which may take the server a while."""
+    return await server.post(path, body, limit_s=60)
+
+
+def rejected(lines: Sequence[Line], answer: Any, columns: dict[str, str]) -> list[BadLine]:
+    """The lines that the server left out; `columns` are the names of its fields in the table."""
+    found = []
+    for each in answer["rejected"]:
+        named = str(each["field"]).strip("/").split("/")[0]
+        column = columns.get(named, named)
+        found.append(BadLine(lines[each["index"]].line, column, each["detail"], each["mend"]))
+    return found
+
+
+def _count_lines(table: Path) -> int:
+    """About how many lines a file has; the progress bar needs no more."""
+    with table.open("rb") as file:
+        return max(0, sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b"")) - 1)
