@@ -110,10 +110,10 @@ async def _follow_event(server: Server, screen: Screen, posted: Document, wait_s
         if last is None or not last["final"]:
             screen.tell(f"It is not final after {wait_s:g} s: tocsin status {posted['id']} --watch", style="yellow")
     screen.answer({"posted": posted, "event": last})
-    if not wait_s:
-        return None
-    complete = last is not None and last["final"] and last["status"] == EventStatus.COMPLETED
-    return None if complete and not last["counts"]["failed"] and not last["counts"]["uncertain"] else FAILED
+    if last is None:
+        return FAILED if wait_s else None
+    complete = last["final"] and last["status"] == EventStatus.COMPLETED
+    return None if complete and not (last["counts"]["failed"] or last["counts"]["uncertain"]) else FAILED
 
 
 def posting(

@@ -146,6 +146,14 @@ def _audience_shown(audience: Audience) -> ShownAudience:
     )
 
 
+def _matched(found: EventAudit) -> int | None:
+    """Of an audience as many as its pages had until now; at the end those who were made."""
+    row = found.row
+    if not row.event.audience:
+        return row.event.recipient_count
+    return row.matched if row.expected is None else row.expected
+
+
 def counts_shown(found: EventAudit) -> Counts:
     """The counts of an event as they are told."""
     counts, event = found.counts, found.row.event
@@ -153,7 +161,7 @@ def counts_shown(found: EventAudit) -> Counts:
     made = counts.notifications
     return Counts(
         recipients=found.row.expected if event.audience else event.recipient_count,
-        matched=found.row.matched if event.audience else event.recipient_count,
+        matched=_matched(found),
         unknown=len(event.unknown_ids),
         expected=expected,
         notifications=made,

@@ -19,11 +19,11 @@ from tocsin.storage.id_ranges import of_event
 from tocsin.storage.transactions import in_transaction
 
 # Postgres has to know how far people may have been routed before anybody is: a row that is not there yet is one whose
-# event only Redis has.
+# event only Redis has. Persisters do not touch it while pages are read, so that neither waits for the other.
 _REACH: Final = """
-insert into events as known (id, horizon) values (%(event)s, %(reached)s)
-on conflict (id) do update set horizon = excluded.horizon
-where known.horizon is null or known.horizon < excluded.horizon
+insert into events as known (id, horizon, matched) values (%(event)s, %(reached)s, %(matched)s)
+on conflict (id) do update set
+  horizon = greatest(known.horizon, excluded.horizon), matched = greatest(known.matched, excluded.matched)
 """
 
 
@@ -54,9 +54,10 @@ class Before:
     read_ms: dict[UUID, tuple[str, int]]
 
 
-def page(wanted: Wanted, after: str, limit: int) -> People:
-    """Up to `limit` people behind the id `after`; none of them was routed, unless the event was on its way before."""
-    return in_transaction(lambda: _page(wanted, after, limit))
+def page(wanted: Wanted, after: str, limit: int, matched: int) -> People:
+    """Up to `limit` people behind the id `after`, before whom `matched` were found; none of them was routed, unless the
+    event was on its way before."""
+    return in_transaction(lambda: _page(wanted, after, limit, matched))
 
 
 def before(event: UUID, users: Sequence[str]) -> Before:
@@ -90,7 +91,7 @@ where id between %s and %s and event_id is null and notification_id = any(%s::uu
 """
 
 
-def _page(of: Wanted, after: str, limit: int) -> People:
+def _page(of: Wanted, after: str, limit: int, matched: int) -> People:
     values: dict[str, Any] = {"after": after, "limit": limit, "type": of.type}
     parts = " union ".join(f"({part} order by 1 limit %(limit)s)" for part in _parts(of.audience, values))
     statement = (
@@ -102,7 +103,7 @@ def _page(of: Wanted, after: str, limit: int) -> People:
         query.execute(statement, values)
         found = query.fetchall()
         if found:
-            query.execute(_REACH, {"event": str(of.event), "reached": found[-1][0]})
+            query.execute(_REACH, {"event": str(of.event), "reached": found[-1][0], "matched": matched})
     return People(found, len(found) < limit)
 
 

@@ -38,12 +38,13 @@ IN_AUDIENCE: Final = "@"
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far an event's fan-out is: its cursor (fan_out.lua), how many recipients were named, and up to which user id
-    people of its audience may have been made chunks of before."""
+    """How far an event's fan-out is: its cursor (fan_out.lua), how many recipients were named, up to which user id
+    people of its audience may have been made chunks of before, and how many people were found until now."""
 
     cursor: str
     named: int
     horizon: str
+    matched: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,7 @@ _RESTORED_KEPT_MS: Final = 600_000
 # call lost with its process is made again soon.
 _GUARD_MS: Final = 5_000
 _MOST_OPEN_CHUNKS: Final = 20
+_PROGRESS: Final = ("cursor", "named", "horizon", "size", "before")
 
 
 class Flights:
@@ -84,8 +85,9 @@ class Flights:
     async def progress(self, event: UUID) -> Progress:
         """How far an event's fan-out is."""
         with told():
-            cursor, named, horizon = await self._client.hmget(self._keys.event(event), "cursor", "named", "horizon")
-        return Progress(cursor or "0", int(named or 0), horizon or "")
+            told_of = await self._client.hmget(self._keys.event(event), _PROGRESS)
+        cursor, named, horizon, size, before = told_of
+        return Progress(cursor or "0", int(named or 0), horizon or "", int(size or 0) + int(before or 0))
 
     async def named(self, event: UUID) -> list[str]:
         """The ids of the recipients who were named, as far as they were entered in this life of Redis."""

@@ -56,8 +56,6 @@ class EventProgress:
     generation: int = 0
     status: EventStatus = EventStatus.PENDING
     expected: int | None = None
-    matched: int | None = None
-    """How many people were found until now."""
     error: str | None = None
     started_ms: int | None = None
     completed_ms: int | None = None
@@ -120,9 +118,6 @@ def _event(rows: Gathered, fact: Mapping[str, Any]) -> None:
     status, at_ms = EventStatus(fact["status"]), int(fact["at"])
     if fact["expected"] is not None:
         row.expected = max(row.expected or 0, int(fact["expected"]))
-    matched = fact["expected"] if fact.get("matched") is None else fact["matched"]
-    if matched is not None:
-        row.matched = max(row.matched or 0, int(matched))
     if status is EventStatus.PROCESSING:
         row.started_ms = _least(row.started_ms, at_ms)
     generation = int(fact.get("generation", 0))

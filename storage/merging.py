@@ -74,7 +74,7 @@ on conflict do nothing
 """  # noqa: S608  # made of constants
 
 EVENTS: Final = """
-insert into events as known (id, generation, status, expected, matched, error, started_at, completed_at, cancelled_at,
+insert into events as known (id, generation, status, expected, error, started_at, completed_at, cancelled_at,
   cancel_reason, cancelled_by)
 values %s
 on conflict (id) do update set
@@ -82,7 +82,6 @@ on conflict (id) do update set
   status = case when (excluded.generation, tocsin_event_rank(excluded.status))
     > (known.generation, tocsin_event_rank(known.status)) then excluded.status else known.status end,
   expected = greatest(known.expected, excluded.expected),
-  matched = greatest(known.matched, excluded.matched),
   (error, completed_at) = (
     select min(told.error collate "C"), min(told.completed_at)
     from (values (known.generation, known.error, known.completed_at),
@@ -98,7 +97,7 @@ on conflict (id) do update set
   )
 """
 EVENT_VALUES: Final = (
-    "(%s::uuid, %s::integer, %s, %s::bigint, %s::bigint, %s, tocsin_time(%s), tocsin_time(%s), tocsin_time(%s), %s, %s)"
+    "(%s::uuid, %s::integer, %s, %s::bigint, %s, tocsin_time(%s), tocsin_time(%s), tocsin_time(%s), %s, %s)"
 )
 
 CALLBACKS: Final = """

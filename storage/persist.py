@@ -103,7 +103,6 @@ def _event_values(identifier: str, row: EventProgress) -> tuple[Any, ...]:
         row.generation,
         row.status,
         row.expected,
-        row.matched,
         row.error,
         row.started_ms,
         row.completed_ms,

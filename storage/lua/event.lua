@@ -10,12 +10,10 @@ local function open_chunks(event)
   return tonumber(state[1] or 0) - tonumber(state[2] or 0) - tonumber(state[3] or 0)
 end
 
--- `matched` is how many people were found until now, not counting those of before a loss or a replay.
-local function tell_event(event, status, expected, failure, matched)
-  local state = redis.call('HMGET', event_key(event), 'generation', 'before')
+local function tell_event(event, status, expected, failure)
   tell('{"f":"event","e":"' .. event .. '","at":' .. int(now) .. ',"status":"' .. status .. '","expected":'
-    .. (expected or 'null') .. ',"error":' .. (failure or 'null') .. ',"generation":' .. (state[1] or '0')
-    .. (matched and ',"matched":' .. int(matched + (state[2] or 0)) or '') .. '}')
+    .. (expected or 'null') .. ',"error":' .. (failure or 'null') .. ',"generation":'
+    .. (redis.call('HGET', event_key(event), 'generation') or '0') .. '}')
 end
 
 -- Says that the event is complete when every page is made and every chunk routed. Content stays for `keep` ms.

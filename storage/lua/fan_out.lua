@@ -50,8 +50,6 @@ else
 end
 if cursor == '0' then
   tell_event(event, 'PROCESSING')
-elseif not named and #users > 0 then
-  tell_event(event, 'PROCESSING', nil, nil, size)
 end
 if #users > 0 then
   local chunk = event .. ':' .. int(chunks)

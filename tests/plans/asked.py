@@ -40,6 +40,7 @@ from tocsin.storage import (
     reconciliations,
     reentry,
     replays,
+    subscriptions,
     topics,
     users,
 )
@@ -351,6 +352,10 @@ def _groups() -> None:
     topics.remove_members("t-new", ["u1"])
     topics.topics_of("u1", 50)
     topics.delete_topic("t-new")
+    topics.add_memberships({("t1", "u1"): ["head"], ("t-none", "u2"): []}, {"t-made": "family"})
+    subscriptions.put_subscriptions("u1", {"community.update": True}, frozenset({"security.alert"}))
+    subscriptions.subscriptions_of("u1")
+    users.attributes_of(["u1", "u2"])
     event = ids.event_id(_now_ms(), uuid4().bytes[:10])
     for form in (
         Audience(everyone=True),
@@ -358,7 +363,7 @@ def _groups() -> None:
         Audience(segment=filter_of({"gotra": "g7"})),
         Audience(segment=filter_of({"gotra": "g7", "age": {"gte": 18}, "city": {"exists": True}})),
     ):
-        audience.page(audience.Wanted(event, "community.update", form), "u5", 1_000)
+        audience.page(audience.Wanted(event, "community.update", form), "u5", 1_000, 0)
     audience.before(event, ["u1", "u2"])
     audience.named_in(event)
 
