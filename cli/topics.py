@@ -39,42 +39,42 @@ async def list_topics(server: Server, screen: Screen, kind: str | None, limit: i
 
 
 @topics.command()
-@click.argument("key")
+@click.argument("topic")
 @click.option("--kind", default="group", show_default=True, help="What sort of group it is, such as family.")
 @click.option("--name", help="What people call it.")
 @with_server
-async def make(server: Server, screen: Screen, key: str, kind: str, name: str | None) -> None:
+async def make(server: Server, screen: Screen, topic: str, kind: str, name: str | None) -> None:
     """Make a topic, or give it another kind and name."""
     body = {"kind": kind} | ({"name": name} if name else {})
-    made = await server.put(f"/api/topics/{segment(key)}", body)
+    made = await server.put(f"/api/topics/{segment(topic)}", body)
     screen.tell(f"{plain(made['key'])} is a {plain(made['kind'])}.")
     screen.answer(made)
 
 
 @topics.command()
-@click.argument("key")
+@click.argument("topic")
 @with_server
-async def remove(server: Server, screen: Screen, key: str) -> None:
+async def remove(server: Server, screen: Screen, topic: str) -> None:
     """Remove a topic with its members."""
-    await server.delete(f"/api/topics/{segment(key)}")
-    screen.tell(f"{plain(key)} is no topic any more.")
-    screen.answer({"removed": key})
+    await server.delete(f"/api/topics/{segment(topic)}")
+    screen.tell(f"{plain(topic)} is no topic any more.")
+    screen.answer({"removed": topic})
 
 
 @topics.command()
-@click.argument("key")
+@click.argument("topic")
 @click.option("--role", help="Those with a role.")
 @_limit_option
 @with_server
-async def members(server: Server, screen: Screen, key: str, role: str | None, limit: int) -> None:
+async def members(server: Server, screen: Screen, topic: str, role: str | None, limit: int) -> None:
     """List who belongs to a topic, and as what."""
-    path = f"/api/topics/{segment(key)}"
-    topic = await server.get(path)
+    path = f"/api/topics/{segment(topic)}"
+    known = await server.get(path)
     found = [member async for member in server.pages(f"{path}/members", most=limit, role=role)]
-    screen.tell(f"{plain(topic['key'])}, a {plain(topic['kind'])} of {topic['members']}")
+    screen.tell(f"{plain(known['key'])}, a {plain(known['kind'])} of {known['members']}")
     rows = [(each["userId"], ", ".join(each["roles"]), "" if each["known"] else "no such user") for each in found]
     screen.table(["user", "roles", ""], rows)
-    screen.answer({"topic": topic, "data": found})
+    screen.answer({"topic": known, "data": found})
 
 
 @topics.command("import")
