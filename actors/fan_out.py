@@ -6,6 +6,7 @@ from loguru import logger
 
 from tocsin.actors import queues
 from tocsin.actors.outages import say
+from tocsin.actors.route import route
 from tocsin.actors.walk import AudienceWalk
 from tocsin.domain.errors import Unavailable
 from tocsin.domain.event import Event
@@ -39,8 +40,16 @@ async def _pages(store: Store, identifier: UUID) -> None:
         await store.memory.check(Work.PLAN)
         page = await _take(store, event, cursor, walk)
         if page.chunk is not None:
-            await store.calls.put(queues.ROUTE, "route", str(identifier), page.chunk)
+            await _route(store, str(identifier), page.chunk, alone=page.state == "last" and cursor == "0")
         cursor, state = page.cursor, page.state
+
+
+async def _route(store: Store, event: str, chunk: int, *, alone: bool) -> None:
+    """Sees to it that a chunk is routed. One that is all there is of an event is routed here, which saves a call."""
+    if alone:
+        await route(store, event, chunk)
+    else:
+        await store.calls.put(queues.ROUTE, "route", event, chunk)
 
 
 async def _take(store: Store, event: Event, cursor: str, walk: AudienceWalk) -> Page:

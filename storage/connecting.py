@@ -26,7 +26,8 @@ def connect(url: str, *, connect_timeout_ms: int, statement_timeout_ms: int) -> 
         url,
         # libpq counts whole seconds and takes less than two for two.
         connect_timeout=max(2, -(-connect_timeout_ms // 1000)),
-        options=" ".join(f"-c {name}={limit}" for name, limit in limits.items()),
+        # What is short is not worth compiling, which Postgres may think of a batch of outcomes.
+        options=" ".join(f"-c {name}={limit}" for name, limit in limits.items()) + " -c jit=off",
         application_name="tocsin",
         client_encoding="UTF8",
         tcp_user_timeout=_UNANSWERED_MS,

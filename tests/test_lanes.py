@@ -502,9 +502,10 @@ async def refusing(*claims: Any, **rules: Any) -> Any:
 
 
 async def test_a_call_that_the_clock_made_goes_on_under_the_events_correlation_id(store: Store) -> None:
-    event = an_event(Step(Channel.SMS, 0), cid="cid-7")
-    await store.flights.accept(event, people("u1"), None)
+    users = [f"u{number}" for number in range(101)]
+    event = an_event(Step(Channel.SMS, 0), cid="cid-7", recipient_count=len(users))
+    await store.flights.accept(event, people(*users), None)
     await fan_out(store, str(event.id))
     client: Any = store._client
     messages = await client.hvals("tocsin:dramatiq:route.msgs")
-    assert [json.loads(message)["options"]["cid"] for message in messages] == ["cid-7"]
+    assert [json.loads(message)["options"]["cid"] for message in messages] == ["cid-7", "cid-7"]
