@@ -5,7 +5,7 @@ from typing import Final
 
 _SPAN_S: Final = 0.05
 _AHEAD_S: Final = 0.1
-_QUICK_PER_S: Final = 400
+_QUICK_PER_S: Final = 100
 
 
 class Pace:

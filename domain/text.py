@@ -9,6 +9,7 @@ import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from itertools import accumulate
 from typing import Final
 
@@ -81,6 +82,7 @@ def segments_of(text: str) -> int:
     return segments
 
 
+@lru_cache(maxsize=64)
 def fit_sms(text: str, max_segments: int, prefix: str = "") -> FittedText:
     """`prefix` and `text`, cut with an ellipsis where they would take more than `max_segments`. A prefix that leaves
     no room for any text is left out."""

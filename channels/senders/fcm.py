@@ -8,7 +8,7 @@ import asyncio
 import threading
 import time
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Final
 from uuid import uuid4
 
@@ -71,6 +71,8 @@ class FcmSender:
         refused = await self._sign_in(self.timeout_s)
         if refused:
             return refused
+        if len(tokens) == 1:
+            return combined([await self._send_one(message, tokens[0], ends_s)], (*self._private, *tokens))
         answers: list[Answer] = []
         for first in range(0, len(tokens), _BATCH):
             batch = tokens[first : first + _BATCH]
@@ -131,8 +133,7 @@ class FcmSender:
         return Answer(token, Outcome(OutcomeKind.SENT, provider_id=str(name)))
 
     def _push(self, message: Message, token: str) -> Any:
-        title = fit_characters(one_line(message.title or self._context.brand), _LONGEST_TITLE)
-        body = fit_characters(plain(message.text).strip(), self._context.push_characters)
+        title, body = _shown(message.title or self._context.brand, message.text, self._context.push_characters)
         urgent = message.priority in (Priority.HIGH, Priority.CRITICAL)
         delivery = str(message.delivery)
         push = messaging.Message(
@@ -161,6 +162,11 @@ class FcmSender:
             "type": message.event_type,
             **({"actionUrl": link} if link and len(link) <= _LONGEST_LINK else {}),
         }
+
+
+@lru_cache(maxsize=64)
+def _shown(title: str, text: str, most: int) -> tuple[str, str]:
+    return fit_characters(one_line(title), _LONGEST_TITLE), fit_characters(plain(text).strip(), most)
 
 
 class _Credentials(service_account.Credentials):

@@ -4,6 +4,7 @@ Not the asynchronous one: that ignores its time-out, and with retries posts a me
 """
 
 import logging
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final
@@ -33,6 +34,7 @@ from tocsin.domain.delivery import Channel, Reason
 from tocsin.domain.errors import InvalidInput, SettingError
 from tocsin.domain.text import FittedText, fit_sms
 
+_NORMAL: Final = re.compile(r"\+[1-9][0-9]{7,14}")
 _MOST_SEGMENTS: Final = 10
 """Twilio takes 1,600 characters, which is ten segments and a little."""
 _QUIET: Final = logging.getLogger("tocsin.twilio")
@@ -87,7 +89,8 @@ class TwilioSender:
 
     async def send(self, message: Message) -> Outcome:
         try:
-            to = normal_phone(message.address)
+            # Whoever took a number in has made it normal, and looked whether it can exist.
+            to = message.address if _NORMAL.fullmatch(message.address) else normal_phone(message.address)
         except InvalidInput:
             return Outcome(OutcomeKind.PERMANENT, Reason.INVALID_ADDRESS, message="the number is not one of E.164")
         fitted = self._fitted(message)
