@@ -30,7 +30,7 @@ class AudienceWalk:
         self._audience = event.audience or Audience()
         self._progress = progress
         self._cursor = ""
-        self._page = audience.People([], last=False)
+        self._page = audience.People([], "", last=False)
         self._matched = progress.matched
         self._named: frozenset[str] | None = None
 
@@ -41,10 +41,10 @@ class AudienceWalk:
             of = audience.Wanted(self._event.id, self._event.type, self._audience)
             self._page = await self._store.postgres.call(audience.page, of, after, PAGE, self._matched)
         some, rest = self._cut(self._page.found)
-        reached = f"{IN_AUDIENCE}{some[-1][0]}" if some else cursor
-        self._page = audience.People(rest, self._page.last)
+        reached = f"{IN_AUDIENCE}{some[-1][0] if rest else self._page.reached}"
+        self._page = audience.People(rest, self._page.reached, self._page.last)
         self._cursor = reached
-        beyond = not some or some[0][0] > self._progress.horizon
+        beyond = (some[0][0] if some else self._page.reached) > self._progress.horizon
         wanted = await self._wanted(some, beyond=beyond)
         self._matched += len(wanted)
         return Walked([entry for _, entry in wanted], reached, self._page.last and not rest, beyond)

@@ -15,6 +15,7 @@ from tocsin.http.problems import KINDS, TOO_MANY, Problem
 from tocsin.http.shapes import NoQuery
 from tocsin.http.user_shapes import GivenUser, PostUsers, RejectedUser, UsersPosted
 from tocsin.storage import users
+from tocsin.storage.store import Store
 
 _SHOWN_OF_ID: Final = 128
 _CHECKS: Final = {
@@ -34,10 +35,16 @@ async def post_users(call: Call[PostUsers, NoQuery]) -> UsersPosted:
         raise Problem(TOO_MANY, f"More than {limits.users} users in one request.", field="/users")
     # Checking an address takes some 30 µs, so it is done beside the event loop.
     good, rejected = await asyncio.to_thread(_screen, given, limits.attributes)
-    store = call.context.store
     if good:
-        await store.profiles.renew(await store.postgres.call(users.import_users, good))
+        await _store(call.context.store, good)
     return UsersPosted(stored=len(good), rejected=tuple(rejected))
+
+
+async def _store(store: Store, people: Sequence[Mapping[str, Any]]) -> None:
+    """Of most nothing is copied to Redis, for nobody has asked for them there."""
+    stored = await store.postgres.call(users.import_users, people)
+    if copied := await store.profiles.there(stored):
+        await store.profiles.renew(await store.postgres.call(users.contacts, copied))
 
 
 def _screen(given: Sequence[GivenUser], most_bytes: int) -> tuple[list[Mapping[str, Any]], list[RejectedUser]]:

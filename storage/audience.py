@@ -26,6 +26,10 @@ on conflict (id) do update set
   horizon = greatest(known.horizon, excluded.horizon), matched = greatest(known.matched, excluded.matched)
 """
 
+_WINDOW: Final = "select id from users where id > %(after)s order by id offset %(window)s limit 1"
+WINDOW: Final = 50_000
+"""How many users a filter is tried on in one page, so that one that hardly anybody fits is no endless statement."""
+
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
@@ -38,9 +42,11 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class People:
-    """A page of an audience: (user id, entry) of each; `last`: nobody comes after them."""
+    """A page of an audience: (user id, entry) of each, the id up to which it was looked for them, and whether nobody
+    comes after that."""
 
     found: Sequence[tuple[str, str]]
+    reached: str
     last: bool
 
 
@@ -92,19 +98,38 @@ where id between %s and %s and event_id is null and notification_id = any(%s::uu
 
 
 def _page(of: Wanted, after: str, limit: int, matched: int) -> People:
-    values: dict[str, Any] = {"after": after, "limit": limit, "type": of.type}
-    parts = " union ".join(f"({part} order by 1 limit %(limit)s)" for part in _parts(of.audience, values))
-    statement = (
-        f"with wanted as materialized (select id from ({parts}) as found (id) order by id limit %(limit)s)"  # noqa: S608
+    values: dict[str, Any] = {"after": after, "limit": limit, "type": of.type, "window": WINDOW}
+    with cursor() as query:
+        end = _end_of_window(query, of.audience, values)
+        query.execute(_statement(of.audience, values, end), values)
+        found = query.fetchall()
+        is_full = len(found) == limit
+        reached = found[-1][0] if found and (is_full or end is None) else end or after
+        if reached > after:
+            query.execute(_REACH, {"event": str(of.event), "reached": reached, "matched": matched})
+    return People(found, reached, not is_full and end is None)
+
+
+def _end_of_window(query: Any, audience: Audience, values: dict[str, Any]) -> str | None:
+    """The id up to which a filter is tried in one page; None where that is everybody who is left."""
+    if audience.segment is None or audience.everyone:
+        return None
+    query.execute(_WINDOW, values)
+    row = query.fetchone()
+    return row[0] if row else None
+
+
+def _statement(audience: Audience, values: dict[str, Any], end: str | None) -> str:
+    within = ""
+    if end is not None:
+        values["end"] = end
+        within = " where id <= %(end)s"
+    parts = " union ".join(f"({part} order by 1 limit %(limit)s)" for part in _parts(audience, values))
+    return (
+        f"with wanted as materialized (select id from ({parts}) as found (id){within} order by id limit %(limit)s)"  # noqa: S608
         f" select wanted.id, {ENTRY} from wanted left join users person on person.id = wanted.id"
         " left join preferences preference on preference.user_id = wanted.id order by wanted.id"
     )
-    with cursor() as query:
-        query.execute(statement, values)
-        found = query.fetchall()
-        if found:
-            query.execute(_REACH, {"event": str(of.event), "reached": found[-1][0], "matched": matched})
-    return People(found, len(found) < limit)
 
 
 def _parts(audience: Audience, values: dict[str, Any]) -> list[str]:
@@ -114,7 +139,8 @@ def _parts(audience: Audience, values: dict[str, Any]) -> list[str]:
         parts = ["select id from users where id > %(after)s"]
     elif audience.segment is not None:
         wanted = condition(audience.segment, values)
-        parts = [f"select id from users where id > %(after)s and {wanted}"]  # noqa: S608  # values are parameters
+        upto = " and id <= %(end)s" if "end" in values else ""
+        parts = [f"select id from users where id > %(after)s{upto} and {wanted}"]  # noqa: S608  # values are parameters
     else:
         parts = []
     parts += [_of_topic(choice, values) for choice in audience.topics]

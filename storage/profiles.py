@@ -40,6 +40,15 @@ class Profiles:
         Postgres, so that many who are imported fill nothing."""
         await self._keep(contacts, only_there=True)
 
+    async def there(self, users: Sequence[str]) -> list[str]:
+        """Those of `users` whose contacts are kept."""
+        with told():
+            async with self._client.pipeline(transaction=False) as pipeline:
+                for user in users:
+                    pipeline.exists(self._keys.profile(user))
+                found = await pipeline.execute()
+        return [user for user, exists in zip(users, found, strict=True) if exists]
+
     async def _keep(self, contacts: Sequence[Contact], *, only_there: bool) -> None:
         for first in range(0, len(contacts), MOST_ITEMS):
             arguments: list[object] = ["1" if only_there else "0"]

@@ -126,12 +126,13 @@ def test_many_are_imported_at_once_and_again() -> None:
     imported = users.import_users(
         [{"id": "u2"}, {"id": "u1", "email": "a@example.org"}, {"id": "u1", "email": "b@example.org"}]
     )
-    assert [(contact.id, contact.email, contact.name) for contact in imported] == [
+    assert [(contact.id, contact.email, contact.name) for contact in users.contacts(imported)] == [
         ("u1", "b@example.org", None),
         ("u2", None, None),
     ]
     assert users.import_users([]) == []
-    assert len({contact.version for contact in users.import_users({"id": f"m{n}"} for n in range(2500))}) == 2500
+    many = users.contacts(users.import_users({"id": f"m{n}"} for n in range(2500)))
+    assert len({contact.version for contact in many}) == 2500
 
 
 def _contact(user: str) -> Contact:
