@@ -1,5 +1,6 @@
 """What happens by the clock (APScheduler): the drain is looked after, stored events that never started are entered,
-people's opt-outs are mirrored, changes of events are summed up, providers are asked, and what is stored is reconciled.
+people's opt-outs are mirrored, changes of events are summed up, cancellations brought to their end, providers asked,
+and what is stored is reconciled.
 
 Every process that runs actors runs these; each job is harmless many at a time, or takes a lock so that one does it.
 """
@@ -14,6 +15,7 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from loguru import logger
 
 from tocsin.actors import queues
+from tocsin.actors.cancelling import go_on
 from tocsin.actors.dead_letters import EVERY_S, count_dead_letters
 from tocsin.actors.look_up import look_up
 from tocsin.actors.outages import remind, say_failed
@@ -22,17 +24,19 @@ from tocsin.channels.contract import Sender
 from tocsin.domain.delivery import Channel
 from tocsin.domain.errors import Overloaded, Unavailable
 from tocsin.domain.event import Contact
-from tocsin.storage import idempotency, lives, partitions, queries, users
+from tocsin.storage import cancellations, event_keys, idempotency, lives, partitions, queries, users
 from tocsin.storage.memory import Work
 from tocsin.storage.store import Store
 
 _SWEEP_S = 5
+_CANCEL_S = 2
 _OTHERS_START_S = 20
 _FORGET_S = 600
 _COUNT_S = 600
 _TEND_S = 60
 _PARTITIONS_S = 3_600
 _MOST_FORGOTTEN = 5_000
+_CANCELLATIONS_DAYS = 90
 _UNSTARTED_AFTER_MS = 5_000
 _MOST_SWEPT = 200
 _BEHIND_MS = 3_600_000
@@ -77,7 +81,8 @@ class Jobs:
             (self._take_redis, _SWEEP_S),
             (self._enter_unstarted, _SWEEP_S),
             (self._mirror_people, _SWEEP_S),
-            (self._forget_idempotency_keys, _FORGET_S),
+            (self._go_on_cancelling, _CANCEL_S),
+            (self._forget_old, _FORGET_S),
             (self._tend_journal, _TEND_S),
             (self._tend_partitions, _PARTITIONS_S),
             (self._look_up, self._store.settings.uncertain.every / 1000),
@@ -104,6 +109,9 @@ class Jobs:
         except Overloaded:
             # At its limit Redis takes no call and hands none out, and has no other way back from it than this.
             await self._drain()
+
+    async def _go_on_cancelling(self) -> None:
+        await go_on(self._store)
 
     async def _tend_journal(self) -> None:
         await self._store.facts.tend()
@@ -174,8 +182,10 @@ class Jobs:
         oldest_ms = await self._store.facts.oldest_ms()
         return oldest_ms is not None and _now_ms() - oldest_ms > _BEHIND_MS
 
-    async def _forget_idempotency_keys(self) -> None:
+    async def _forget_old(self) -> None:
         await self._store.postgres.call(idempotency.forget_old, _MOST_FORGOTTEN)
+        await self._store.postgres.call(cancellations.forget_old, _CANCELLATIONS_DAYS, _MOST_FORGOTTEN)
+        await self._store.postgres.call(event_keys.forget_keys, _MOST_FORGOTTEN)
 
     async def _mirror_people(self) -> None:
         """Copies what everybody switched off to Redis, once in its life, and after that whoever changed: a change whose

@@ -5,6 +5,7 @@ from typing import Final
 import click
 
 from tocsin.cli.bad_facts import bad_facts
+from tocsin.cli.cancel import cancel
 from tocsin.cli.dead_letters import dead_letters
 from tocsin.cli.demo import demo
 from tocsin.cli.doctor import doctor
@@ -23,6 +24,7 @@ ALL: Final[tuple[click.Command, ...]] = (
     doctor,
     send,
     status,
+    cancel,
     settle,
     receipts,
     look_ups,

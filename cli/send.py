@@ -25,6 +25,11 @@ from tocsin.domain.plan import Priority, Strategy
 
 _GONE_OUT: Final = frozenset({Status.SENT, Status.DELIVERED})
 _AS_PLANNED: Final = _GONE_OUT | {Status.SUPPRESSED, Status.CANCELLED}
+_RESULTS: Final = {
+    "ACCEPTED": "stored in ",
+    "UNCHANGED": "which says the same and has not gone out, is in ",
+    "REPLACED": "which replaces the one with its key, stored in ",
+}
 _DEFAULT_TYPE: Final = "tocsin.message"
 
 
@@ -53,6 +58,8 @@ _DEFAULT_TYPE: Final = "tocsin.message"
 )
 @click.option("--policy", help="The escalation policy.")
 @click.option("--type", "event_type", default=_DEFAULT_TYPE, show_default=True, help="The event's type.")
+@click.option("--event-key", help="What it is about: one live event has this key, and this replaces what says else.")
+@click.option("--signature", help="What tells it from another with its key; by default what it says.")
 @click.option(
     "--wait", "wait_s", type=click.FloatRange(0), default=60.0, show_default=True, help="Seconds to follow it."
 )
@@ -66,8 +73,11 @@ async def send(server: Server, screen: Screen, **given: Any) -> int | None:
     audience = audience_of(**{name: given.pop(name) for name in ("topics", "segment", "subscribers", "everyone")})
     if not given["to"] and not audience:
         raise click.UsageError("name somebody: --to, --topic, --segment, --subscribers or --everyone")
-    posted = await server.post("/api/notifications", posting(**given) | audience)
-    screen.tell(Text.assemble("Event ", (posted["id"], "bold"), f", stored in {posted['durability']}"))
+    asked = {"key": given.pop("event_key"), "signature": given.pop("signature")}
+    named = {name: value for name, value in asked.items() if value}
+    posted = await server.post("/api/notifications", posting(**given) | audience | named)
+    result = _RESULTS[posted["result"]]
+    screen.tell(Text.assemble("Event ", (posted["id"], "bold"), f", {result}{posted['durability']}"))
     for unknown in posted["unknownIds"]:
         screen.tell(f"no such user: {plain(unknown)}", style="red")
     for rejected in posted["rejectedRecipients"]:

@@ -12,7 +12,8 @@ TocsinError
 ├── NotFound              it does not exist, or is not the asker's
 └── Conflict              it is not in a state for that
     ├── KeyMismatch       an Idempotency-Key was used for another request
-    └── StillRunning      the first request with an Idempotency-Key has not been answered
+    ├── StillRunning      the first request with an Idempotency-Key has not been answered
+    └── KeyBusy           another event with the same key is being taken
 """
 
 
@@ -76,3 +77,7 @@ class KeyMismatch(Conflict):
 
 class StillRunning(Conflict):
     """The first request with an Idempotency-Key has not been answered yet."""
+
+
+class KeyBusy(Conflict):
+    """Another event with the same key is being taken."""

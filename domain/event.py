@@ -82,6 +82,10 @@ class Event(BaseModel):
     """The user ids asked for that are not known; counted and listed, never sent to."""
     audience: Audience | None = None
     """Whom it is for beside the recipients that were named."""
+    event_key: str | None = None
+    """The caller's own name for what it is about (E3)."""
+    signature: str | None = None
+    """What tells it from another one with its key; never None where it has one."""
 
 
 class Contact(BaseModel):

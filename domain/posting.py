@@ -47,6 +47,9 @@ class Posting:
     strategy: Strategy | None = None
     priority: Priority | None = None
     policy: str | None = None
+    key: str | None = None
+    signature: str | None = None
+    """What tells it from another event with its key; given where there is one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +106,8 @@ def compose(posting: Posting, origin: Origin, settings: Settings) -> Event:
         cid=origin.cid,
         accepted_ms=origin.now_ms,
         recipient_count=0,
+        event_key=posting.key,
+        signature=posting.signature,
     )
 
 

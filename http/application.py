@@ -16,6 +16,7 @@ from tocsin.domain.errors import TocsinError
 from tocsin.http import (
     bad_facts,
     callbacks,
+    cancelling,
     dead_letters,
     deliveries,
     documentation,
@@ -47,6 +48,7 @@ _RESOURCES: Final = (
     notifications,
     events,
     event_stream,
+    cancelling,
     deliveries,
     settling,
     dead_letters,

@@ -100,6 +100,8 @@ class Event(Answer):
     cancel_reason: str | None
     cancelled_by: str | None
     error: str | None
+    key: str | None
+    signature: str | None
     counts: Counts
     unknown_ids: tuple[str, ...]
     audience: ShownAudience | None
@@ -131,6 +133,8 @@ def shown(found: EventAudit) -> Event:
         cancel_reason=row.cancel_reason,
         cancelled_by=row.cancelled_by,
         error=row.error,
+        key=event.event_key,
+        signature=event.signature,
         counts=counts_shown(found),
         unknown_ids=event.unknown_ids,
         audience=_audience_shown(event.audience) if event.audience else None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -25,6 +26,7 @@ from tocsin.http.posting_shapes import (
     Durability,
     Posted,
     PostNotification,
+    PostResult,
     RejectedRecipient,
 )
 from tocsin.http.problems import (
@@ -32,6 +34,7 @@ from tocsin.http.problems import (
     BAD_ROLE,
     BAD_TOPIC_KEY,
     BAD_USER_ID,
+    KEY_BUSY,
     NO_RECIPIENTS,
     NO_STEPS,
     NOTHING_ACCEPTED,
@@ -61,6 +64,7 @@ POSTING_PROBLEMS: Final = (
     UNKNOWN_POLICY,
     UNKNOWN_PRIORITY,
     UNKNOWN_STRATEGY,
+    KEY_BUSY,
     UNKNOWN_TOPIC,
     BAD_TOPIC_KEY,
     BAD_ROLE,
@@ -84,7 +88,7 @@ async def post_one(call: Call[Any, Any], body: PostNotification, *, place: str =
     taken = await call.context.store.accept(event, people.good, idempotency_of(call, place, kept))
     if taken.replay is not None:
         return _posted_earlier(taken.replay, people), True
-    return _posted(identifier, people, taken.durability), False
+    return _posted_earlier(kept | taken.told | {"durability": taken.durability}, people), False
 
 
 async def post_notification(call: Call[PostNotification, NoQuery]) -> Posted:
@@ -105,7 +109,8 @@ async def post_bulk(call: Call[BulkNotifications, NoQuery]) -> BulkPosted:
         raise Problem(TOO_MANY, f"More than {most} events in one request.", field="/notifications")
     async with _only_one(call):
         gate = asyncio.Semaphore(_BULK_AT_ONCE)
-        items = await asyncio.gather(*(_post_item(call, gate, place, body) for place, body in placed))
+        done = await asyncio.gather(*(_post_in_order(call, gate, several) for several in _by_key(placed)))
+        items = [item for several in done for item in several]
     unread = [
         _refused(place, from_findings(found, PostNotification.later, below=2)) for place, found in refused.items()
     ]
@@ -139,6 +144,20 @@ async def _only_one(call: Call[Any, Any]) -> AsyncIterator[None]:
         await repeats.finish(given, {})
 
 
+def _by_key(placed: Sequence[tuple[int, PostNotification]]) -> list[list[tuple[int, PostNotification]]]:
+    """Events that may be taken at once; those with one key are taken one after another."""
+    groups: dict[object, list[tuple[int, PostNotification]]] = {}
+    for place, body in placed:
+        groups.setdefault(place if body.key is None else body.key, []).append((place, body))
+    return list(groups.values())
+
+
+async def _post_in_order(
+    call: Call[Any, Any], gate: asyncio.Semaphore, several: Sequence[tuple[int, PostNotification]]
+) -> list[tuple[BulkItem, bool]]:
+    return [await _post_item(call, gate, place, body) for place, body in several]
+
+
 async def _post_item(
     call: Call[Any, Any], gate: asyncio.Semaphore, index: int, body: PostNotification
 ) -> tuple[BulkItem, bool]:
@@ -170,15 +189,28 @@ def _posting_of(body: PostNotification) -> Posting:
         strategy=body.delivery_strategy,
         priority=body.notification_priority,
         policy=body.policy,
+        key=body.key,
+        signature=_signature_of(body),
     )
 
 
-def _posted(event: UUID, people: People, durability: str) -> Posted:
+def _signature_of(body: PostNotification) -> str | None:
+    """What the event says, unless its sender has a word for that. Raises InvalidInput for one without a key."""
+    if body.key is None and body.signature is not None:
+        raise InvalidInput("/key", "A signature needs a key.", code="missing_field")
+    if body.key is None or body.signature is not None:
+        return body.signature
+    return hashlib.sha256(body.model_dump_json().encode()).hexdigest()[:32]
+
+
+def _posted(event: UUID, people: People, told: Mapping[str, Any]) -> Posted:
     good = people.good
     return Posted(
         id=event,
         recipient_count=people.count,
-        durability=Durability(durability),
+        durability=Durability(told.get("durability", Durability.POSTGRES)),
+        result=PostResult(told.get("result", PostResult.ACCEPTED)),
+        replaced_id=told.get("replacedId"),
         notifications=tuple(
             Addressed(recipient_id=person.id, id=ids.notification_id(event, person.id))
             for person in good[:SHOWN_NOTIFICATIONS]
@@ -194,7 +226,7 @@ def _posted(event: UUID, people: People, durability: str) -> Posted:
 def _posted_earlier(kept: Mapping[str, Any], people: People) -> Posted:
     """The answer of the first request: who was unknown then is so in it, whoever is known now."""
     then = replace(people, unknown=frozenset(kept.get("unknownIds", people.unknown)))
-    return _posted(UUID(kept["id"]), then, kept.get("durability", Durability.POSTGRES))
+    return _posted(UUID(kept["id"]), then, kept)
 
 
 ENDPOINTS: Final = (

@@ -16,6 +16,7 @@ from tocsin.domain.delivery import Channel
 from tocsin.domain.plan import Priority, Strategy
 from tocsin.http.refusals import findings_of
 from tocsin.http.shapes import Answer, Asked, EventType, Line, Text, limited
+from tocsin.storage.event_keys import REPLACED, UNCHANGED
 
 
 class InlineRecipient(Asked):
@@ -50,8 +51,6 @@ class PostNotification(Asked):
             "cron",
             "tracking",
             "offPeak",
-            "key",
-            "signature",
         }
     )
 
@@ -69,6 +68,8 @@ class PostNotification(Asked):
     notification_priority: Priority | None = None
     policy: Annotated[Line, StringConstraints(max_length=100)] | None = None
     metadata: dict[str, JsonValue] | None = None
+    key: Annotated[Line, StringConstraints(max_length=200)] | None = None
+    signature: Annotated[Line, StringConstraints(max_length=200)] | None = None
 
 
 class BulkNotifications(Asked):
@@ -141,8 +142,16 @@ class Durability(StrEnum):
     REDIS = "redis"
 
 
+class PostResult(StrEnum):
+    """What became of an event with a key: UNCHANGED where a live one says the same, REPLACED where it stopped one."""
+
+    ACCEPTED = "ACCEPTED"
+    UNCHANGED = UNCHANGED
+    REPLACED = REPLACED
+
+
 class Posted(Answer):
-    """The event was accepted."""
+    """The event was accepted; where it is UNCHANGED, this is the one that was there."""
 
     success: Literal[True] = True
     message: str = "Notification queued for delivery"
@@ -153,6 +162,9 @@ class Posted(Answer):
     notifications: tuple[Addressed, ...]
     unknown_ids: tuple[str, ...]
     rejected_recipients: tuple[RejectedRecipient, ...]
+    result: PostResult
+    replaced_id: UUID | None
+    """The event that it stopped."""
 
 
 class BulkItem(Answer):

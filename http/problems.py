@@ -75,6 +75,12 @@ STILL_RUNNING = Kind(
     "The first request with this Idempotency-Key is still running.",
     "Repeat the request after the seconds in Retry-After.",
 )
+KEY_BUSY = Kind(
+    "key_busy",
+    409,
+    "Another event with this key is being taken.",
+    "Try again after the seconds in Retry-After.",
+)
 TOKENS_NOT_CONFIGURED = Kind(
     "tokens_not_configured", 409, "No secret for user tokens is set.", "Set auth.jwt_secret and start again."
 )

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from tocsin.domain.errors import (
     Conflict,
     InvalidInput,
+    KeyBusy,
     KeyMismatch,
     NotFound,
     Overloaded,
@@ -29,6 +30,7 @@ from tocsin.http.problems import (
     IDEMPOTENCY_MISMATCH,
     INTERNAL,
     INVALID_VALUE,
+    KEY_BUSY,
     KINDS,
     MALFORMED_JSON,
     MEDIA_TYPE,
@@ -69,6 +71,7 @@ _BY_ERROR: Final[tuple[tuple[type[Exception], Kind], ...]] = (
     (NotFound, NOT_FOUND),
     (KeyMismatch, IDEMPOTENCY_MISMATCH),
     (StillRunning, STILL_RUNNING),
+    (KeyBusy, KEY_BUSY),
     (Conflict, CONFLICT),
     (Refused, INVALID_VALUE),
 )
@@ -87,7 +90,7 @@ def from_exception(error: Exception) -> Problem:
         return Problem(_BY_STATUS.get(error.status_code, BAD_REQUEST))
     kind = _kind_of_error(error)
     detail = str(error) if kind is CONFLICT else None
-    return Problem(kind, detail or None, retry_after_s=1 if kind is STILL_RUNNING else None)
+    return Problem(kind, detail or None, retry_after_s=1 if kind in {STILL_RUNNING, KEY_BUSY} else None)
 
 
 def answer_to(problem: Problem, cid: str, headers: Mapping[str, str] | None = None) -> Response:

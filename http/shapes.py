@@ -89,7 +89,7 @@ class Paging(Query):
 def iso(at_ms: int) -> str:
     """`at_ms` in ISO 8601, UTC, with milliseconds and `Z`."""
     moment = EPOCH + timedelta(milliseconds=at_ms)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{at_ms % 1000:03d}Z"
+    return f"{moment.year:04d}-{moment:%m-%dT%H:%M:%S}.{at_ms % 1000:03d}Z"
 
 
 def from_iso(text: Any) -> Any:

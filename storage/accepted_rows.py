@@ -31,6 +31,8 @@ CONTENT: Final = (
     "recipient_count",
     "unknown_ids",
     "audience",
+    "event_key",
+    "signature",
 )
 """The columns of events that hold what Event says, under the same names."""
 

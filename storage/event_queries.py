@@ -7,7 +7,6 @@ from uuid import UUID
 
 from peewee import SQL, fn
 
-from tocsin.domain.delivery import OPEN
 from tocsin.domain.event import Event, EventStatus, Recipient
 from tocsin.storage import models
 from tocsin.storage.accepted_rows import CONTENT, event_of, recipients_of
@@ -76,12 +75,6 @@ def recent_events(limit: int, before: UUID | None = None) -> list[EventAudit]:
     rows = [_row(row) for row in query.order_by(models.Event.id.desc()).limit(limit)]
     counts = counts_of([row.event.id for row in rows])
     return [EventAudit(row, counts[row.event.id]) for row in rows]
-
-
-def waiting_notifications(event: UUID) -> list[UUID]:
-    """The notifications of an event that still have something to send, or under way."""
-    query = _of_event(Delivery, event, Delivery.notification_id).where(Delivery.status.in_(list(OPEN))).distinct()
-    return [notification for (notification,) in query]
 
 
 def unfinished_events(

@@ -158,12 +158,19 @@ class Flights:
         return answers
 
     async def withdraw(
-        self, event: UUID, fact: dict[str, Any] | None, notifications: Sequence[UUID] = (), *, keep_ms: int = 0
+        self,
+        event: UUID,
+        fact: dict[str, Any] | None,
+        notifications: Sequence[UUID] = (),
+        *,
+        keep_ms: int = 0,
+        alone: bool = False,
     ) -> int:
-        """Marks an event withdrawn, for `keep_ms` at least; cancels what waits of `notifications` (at most 100)."""
+        """Marks an event withdrawn, for `keep_ms` at least, or where `alone` nothing but `notifications`; cancels what
+        waits of those (at most 100)."""
         told_once = json.dumps(fact, separators=(",", ":")) if fact else ""
-        keep_ms = max(keep_ms, self.longest_ms)
-        cancelled = int(await self._scripts.run("withdraw", event, keep_ms, told_once, *notifications))
+        keep_ms, scope = max(keep_ms, self.longest_ms), "alone" if alone else "event"
+        cancelled = int(await self._scripts.run("withdraw", event, keep_ms, told_once, scope, *notifications))
         if fact:
             self._scripts.life.remember(fact)
         return cancelled

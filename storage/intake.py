@@ -7,7 +7,7 @@ its fact, if Redis keeps what it is told; with Redis away it is taken into Postg
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from loguru import logger
@@ -21,7 +21,7 @@ from tocsin.storage.memory import MemoryGuard, Work
 from tocsin.storage.postgres import Postgres
 
 _MOST_TOGETHER = 200
-_COMMIT_MS = 3_000
+COMMIT_MS = 3_000
 """What a caller may wait for Postgres; after that the event rests in Redis, whether Postgres has it or not."""
 
 _Waiting = tuple[Accepted, "asyncio.Future[Stored]"]
@@ -30,10 +30,11 @@ _Waiting = tuple[Accepted, "asyncio.Future[Stored]"]
 @dataclass(frozen=True, slots=True)
 class Taken:
     """That an event was taken: `durability` is "postgres" or "redis"; `replay` the answer that its idempotency key was
-    given before, in which case nothing was taken now."""
+    given before, in which case nothing was taken now. `told` is what else is answered of an event with a key."""
 
     durability: str
     replay: dict[str, Any] | None = None
+    told: dict[str, Any] = field(default_factory=dict)
 
 
 class Intake:
@@ -60,10 +61,11 @@ class Intake:
         try:
             stored = await self._commit(row)
         except PostgresAway:
-            return await self._take_into_redis(row)
+            return await self.take_into_redis(row)
         return Taken("postgres", stored.replay)
 
-    async def _take_into_redis(self, row: Accepted) -> Taken:
+    async def take_into_redis(self, row: Accepted) -> Taken:
+        """Takes an event that Postgres does not have. Raises PostgresAway where Redis does not keep what it is told."""
         if not self.redis_is_durable:
             # It may have been away when it was asked.
             await self._learn()
@@ -84,7 +86,7 @@ class Intake:
             batch, self._gathering = self._gathering[:_MOST_TOGETHER], self._gathering[_MOST_TOGETHER:]
             try:
                 rows = [row for row, _ in batch]
-                answers = await self._postgres.call_within(_COMMIT_MS, accepted.store_accepted, rows)
+                answers = await self._postgres.call_within(COMMIT_MS, accepted.store_accepted, rows)
             except (Unavailable, Conflict) as error:
                 _answer(batch, [error] * len(batch))
             except Exception as error:  # whatever it is, those who wait must hear of it

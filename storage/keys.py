@@ -75,6 +75,9 @@ class Keys:
     def rate(self, name: str) -> str:
         return f"{self.namespace}:rate:{name}"
 
+    def event_key(self, key: str) -> str:
+        return f"{self.namespace}:key:{key}"
+
     def lock(self, name: str) -> str:
         return f"{self.namespace}:lock:{name}"
 

@@ -67,6 +67,13 @@ FACT_VALUES: Final = "(%s::uuid, %s::jsonb)"
 
 # Two statements, each given the same JSON.
 ACCEPTED: Final = f"insert into events ({COLUMNS}) select {VALUES} from {GIVEN} order by id {ON_CONFLICT}"  # noqa: S608
+KEYS: Final = f"""
+insert into event_keys as known (key, event_id, signature)
+select distinct on (event_key) event_key, id, signature from {GIVEN} where event_key is not null
+order by event_key, id desc
+on conflict (key) do update set event_id = excluded.event_id, signature = excluded.signature, at = now()
+where known.event_id < excluded.event_id
+"""  # noqa: S608  # made of constants
 IDEMPOTENCY: Final = f"""
 insert into idempotency (scope, key, hash, event_id, answer)
 select scope, key, hash, id, answer from {GIVEN} where scope is not null order by scope, key

@@ -52,6 +52,8 @@ class Event(Row):
     audience = BinaryJSONField(null=True)
     matched = BigIntegerField(null=True)
     horizon = TextField(null=True)
+    event_key = TextField(null=True)
+    signature = TextField(null=True)
 
     class Meta:
         table_name = "events"

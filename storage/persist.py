@@ -92,6 +92,7 @@ def _limit(query: Any, patience_ms: int | None) -> None:
 
 def _write_accepted(query: Any, rows: Gathered) -> None:
     given = as_json({row.event.id: row for row in rows.accepted}.values())
+    query.execute(merging.KEYS, (given,))
     query.execute(merging.ACCEPTED, (given,))
     query.execute(merging.IDEMPOTENCY, (given,))
 

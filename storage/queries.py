@@ -25,7 +25,6 @@ from tocsin.storage.event_queries import (
     recent_events,
     still_unfinished,
     unfinished_events,
-    waiting_notifications,
     withdrawn,
 )
 from tocsin.storage.inbox_queries import (
@@ -71,6 +70,5 @@ __all__ = [
     "unfinished_events",
     "unread_count",
     "unread_ids",
-    "waiting_notifications",
     "withdrawn",
 ]

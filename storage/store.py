@@ -15,7 +15,7 @@ from tocsin.domain.errors import PostgresAway, RedisAway, Unavailable
 from tocsin.domain.event import Contact, Event, Recipient
 from tocsin.domain.setting_sections import RedisSettings
 from tocsin.domain.settings import Settings
-from tocsin.storage import bad_facts, installation, queries, users
+from tocsin.storage import bad_facts, installation, users
 from tocsin.storage.accepted import Accepted, Idempotency
 from tocsin.storage.attempts import Attempts
 from tocsin.storage.breakers import Breakers
@@ -29,6 +29,7 @@ from tocsin.storage.flights import Flights
 from tocsin.storage.inbox import InboxLists
 from tocsin.storage.inbox_view import InboxView
 from tocsin.storage.intake import Intake, Taken
+from tocsin.storage.keyed import Keyed
 from tocsin.storage.keys import Keys
 from tocsin.storage.keys_mirror import KeysMirror
 from tocsin.storage.life import Life
@@ -47,7 +48,7 @@ from tocsin.storage.reentry import Reentry
 from tocsin.storage.repeats import Repeats
 from tocsin.storage.revival import Revival
 from tocsin.storage.routed import listed as listed_in
-from tocsin.storage.scripts import MOST_ITEMS, Scripts
+from tocsin.storage.scripts import Scripts
 from tocsin.storage.settling import Settling, Telling
 from tocsin.storage.wakes import Wakes
 
@@ -90,7 +91,9 @@ class Store:
         self.memory = MemoryGuard(client, keys, _marks(settings.redis))
         name = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}"
         self.keeper = LifeKeeper(self.life, scripts, postgres, name)
-        self._intake = Intake(Entrance(scripts, self.flights, self.calls), postgres, self.memory, self.learn_durability)
+        self._entrance = Entrance(scripts, self.flights, self.calls)
+        self._intake = Intake(self._entrance, postgres, self.memory, self.learn_durability)
+        self.keyed = Keyed(client, keys, postgres, self.flights.longest_ms)
         self.revival = Revival(self.flights, Reentry(client, scripts, keys), postgres, self.caught_up)
 
     @classmethod
@@ -184,30 +187,36 @@ class Store:
                 await self.repeats.abandon(idempotency)
             raise
         with suppress(Unavailable):
-            answer = taken.replay or idempotency.answer or {}
+            answer = taken.replay or (idempotency.answer or {}) | taken.told
             await self.repeats.finish(idempotency, answer | {"durability": taken.durability})
         return taken
 
     async def _accept(self, event: Event, recipients: Sequence[Recipient], idempotency: Idempotency | None) -> Taken:
-        return await self._intake.take(Accepted(event, list(recipients), idempotency))
+        row = Accepted(event, list(recipients), idempotency)
+        if event.event_key is None:
+            return await self._intake.take(row)
+        with suppress(RedisAway):
+            await self.memory.check(Work.ACCEPT)
+        return await self.keyed.take(row, self._intake, self._entrance, self.withdraw)
 
     async def read(self, user: str, notifications: Sequence[UUID]) -> list[Read]:
         """Marks notifications of `user` read, in both stores before it answers (reading.py). Raises RedisAway, and
         PostgresAway."""
         return await self._reading.read(user, notifications)
 
-    async def cancel(self, event: UUID, reason: str, by: str, at_ms: int) -> int:
-        """Withdraws an event: nothing of it that has not gone out will. Answers how many deliveries were waiting."""
-        fact = {"f": "cancelled", "e": str(event), "at": at_ms, "reason": reason, "by": by}
-        known = (await self.events([event])).get(event)
-        keep_ms = self.flights.keep_ms(known) if known else 0
-        cancelled = await self.flights.withdraw(event, fact, keep_ms=keep_ms)
-        await self.caught_up()
-        waiting = await self.postgres.call(queries.waiting_notifications, event)
-        for first in range(0, len(waiting), MOST_ITEMS):
-            cancelled += await self.flights.withdraw(event, None, waiting[first : first + MOST_ITEMS], keep_ms=keep_ms)
-        await self.caught_up()
-        return cancelled
+    async def cancel(self, event: UUID, reason: str, by: str, at_ms: int) -> bool:
+        """Withdraws one event. Answers whether Postgres has heard of it."""
+        await self.withdraw([event], reason, by, at_ms)
+        return await self.caught_up()
+
+    async def withdraw(self, events: Sequence[UUID], reason: str, by: str, at_ms: int) -> None:
+        """Withdraws events: from now on nothing of them starts. What waits is ended when its time comes, or before that
+        by actors/cancelling.py. Raises RedisAway."""
+        known = await self.events(events)
+        for event in events:
+            fact = {"f": "cancelled", "e": str(event), "at": at_ms, "reason": reason, "by": by}
+            keep_ms = self.flights.keep_ms(known[event]) if event in known else 0
+            await self.flights.withdraw(event, fact, keep_ms=keep_ms)
 
     async def caught_up(self, limit_s: float = 2.0, *, most_behind: int | None = None) -> bool:
         """Waits until Postgres has what the journal holds now, so that a caller reads what it wrote; not where more

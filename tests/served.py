@@ -116,6 +116,24 @@ async def serving(settings: Settings, redis_url: str, postgres_url: str, **given
         await postgres.close()
 
 
+@asynccontextmanager
+async def storing(served: Served) -> AsyncIterator[None]:
+    """Drains the journal again and again for as long as this lasts."""
+    over = asyncio.Event()
+
+    async def drain() -> None:
+        while not over.is_set():
+            await served.stored()
+            await asyncio.sleep(0.01)
+
+    draining = asyncio.create_task(drain())
+    try:
+        yield
+    finally:
+        over.set()
+        await draining
+
+
 def token_of(user: str, *, secret: str = JWT_SECRET, ends_in_s: int = 600, **claims: Any) -> str:
     """A user's token, as an application of the operator's would sign it."""
     return jwt.encode({"sub": user, "exp": int(time.time()) + ends_in_s, **claims}, secret, algorithm="HS256")

@@ -377,3 +377,24 @@ def test_what_is_due_soon_is_counted_beforehand(shell: Shell, api: httpx.Client)
     seen = eventually(lambda: due if (due := shell.answer("reconcile", "--preflight"))["due"] > before["due"] else None)
     assert (seen["due"] - before["due"], seen["hindered"]) == (1, before["hindered"])
     assert f"{seen['due']} are due from" in shell.run("reconcile", "--preflight").stdout
+
+
+def test_an_event_with_a_key_is_replaced_and_cancelled_by_it(shell: Shell) -> None:
+    arguments = ("send", "--to", "keyed@example.org", "--strategy", "ESCALATION", "--wait", "0", "--event-key", "cli:1")
+    first = shell.answer(*arguments, "--message", "one")["posted"]
+    assert shell.answer(*arguments, "--message", "one")["posted"]["id"] == first["id"]
+    assert "which says the same" in shell.run(*arguments, "--message", "one").stdout
+    second = shell.answer(*arguments, "--message", "two")["posted"]
+    assert second["replacedId"] == first["id"]
+    done = shell.answer("cancel", "--event-key", "cli:1", "--reason", "called off")
+    assert (done["ids"], done["status"], done["cancelledCount"]) == ([second["id"]], "DONE", 1)
+    told = shell.run("status", "--watch", second["id"]).stdout
+    assert "COMPLETED: 1 recipients, 1 notifications, 0 read; 1 cancelled" in told
+    assert json.loads(shell.run("status", "--watch", second["id"], "--json").stdout)["final"]
+
+
+def test_what_is_to_be_cancelled_has_to_be_said(shell: Shell) -> None:
+    shell.run("cancel", "--reason", "x", status=2)
+    assert "0 deliveries will not go out" in shell.run("cancel", "--type", "nothing.has.it", "--reason", "x").stdout
+    shell.run("status", "--watch", status=2)
+    shell.run("status", "--watch", "SM123", status=2)

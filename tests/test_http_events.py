@@ -6,7 +6,7 @@ from uuid import UUID
 import pytest
 
 from tests.open_page import opened
-from tests.served import ADMIN_KEY, ASHA, BINA, SETTINGS, Served, problem_of, serving
+from tests.served import ADMIN_KEY, ASHA, BINA, SETTINGS, Served, problem_of, serving, storing
 from tests.stored import ask
 from tocsin.domain.settings import Settings
 from tocsin.storage import queries
@@ -62,8 +62,8 @@ async def test_an_event_is_followed_until_nothing_more_is_to_go_out(served: Serv
     async with opened(served, token=ADMIN_KEY, path=path) as page:
         ((kind, first, identity),) = await page.told(lambda told: len(told) == 1)
         assert (kind, first["final"], first["counts"]["waiting"]) == ("counts", False, 2)
-        await served.api.post(f"/api/events/{body['id']}/cancel")
-        await served.stored()
+        async with storing(served):
+            await served.api.post(f"/api/events/{body['id']}/cancel")
         told = await page.told(lambda told: bool(told) and told[-1][1]["final"])
         assert (told[-1][1]["counts"]["waiting"], told[-1][1]["counts"]["cancelled"]) == (0, 2)
     assert identity is not None

@@ -156,7 +156,7 @@ async def test_each_bad_value_has_its_own_problem_field_and_mend(
     assert body["errors"][0] == {"code": code, "field": field, "detail": body["detail"], "mend": body["mend"]}
 
 
-@pytest.mark.parametrize("field", ["filters", "template", "data", "sendAt", "key", "signature"])
+@pytest.mark.parametrize("field", ["filters", "template", "data", "sendAt", "schedule", "tracking"])
 async def test_what_is_not_built_is_refused_and_not_described(served: Served, field: str) -> None:
     body = await refused(served, 422, "not_available", **EVENT, recipients=[ASHA], **{field: None})
     assert body["field"] == f"/{field}"

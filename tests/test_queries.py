@@ -11,6 +11,7 @@ from tocsin.domain import ids
 from tocsin.domain.event import Event
 from tocsin.storage import queries, users
 from tocsin.storage.accepted import Accepted, store_accepted
+from tocsin.storage.cancellations import Wanted, waiting
 from tocsin.storage.database import database
 from tocsin.storage.persist import store
 from tocsin.storage.queries import DeliveryFilter
@@ -199,10 +200,16 @@ def test_without_a_name_deliveries_are_those_of_a_week() -> None:
     assert len(queries.deliveries(DeliveryFilter(user="u1"), 10)) == 4
 
 
-def test_what_still_waits_of_an_event_is_found() -> None:
-    store(entries(routed("u1", "u2"), moved("u2", "SENT")))
-    assert queries.waiting_notifications(EVENT) == [user_note("u1")]
-    assert queries.waiting_notifications(later(1)) == []
+def test_what_still_waits_of_an_event_is_found_page_by_page() -> None:
+    store(entries(routed("u1", "u2", "u3"), moved("u2", "SENT")))
+    named = Wanted((EVENT,))
+    first = waiting(named, str(UUID(int=0)), 1, EVENT)
+    assert first.after is not None
+    rest = waiting(named, first.after, 2, EVENT)
+    assert rest.after is None
+    found = first.notifications[EVENT] + rest.notifications[EVENT]
+    assert sorted(found) == sorted([user_note("u1"), user_note("u3")])
+    assert waiting(Wanted((later(1),)), str(UUID(int=0)), 9, later(1)).notifications == {}
 
 
 def test_unfinished_events_are_swept_oldest_first_page_by_page() -> None:
@@ -281,7 +288,6 @@ _QUESTIONS: tuple[Callable[[], Any], ...] = (
     lambda: queries.unread_ids("u1", 10),
     lambda: queries.read_times("u1", [user_note("u1")]),
     lambda: queries.owner_of([user_note("u1")]),
-    lambda: queries.waiting_notifications(EVENT),
     lambda: queries.unfinished_events(0, 10),
     lambda: queries.withdrawn([EVENT]),
     lambda: queries.contents([EVENT, later(1000)]),

@@ -18,6 +18,8 @@ if redis.call('EXISTS', chunk_key) == 0 then
   return nil
 end
 local withdrawn = is_cancelled(event)
+-- Whether some of its notifications were withdrawn alone (withdraw.lua).
+local partly = redis.call('EXISTS', ns .. ':cancelled:' .. event .. ':partly') == 1
 -- An event that was on its way when Redis was lost: what is known of its deliveries is in motion already, or done; and
 -- where it is not known whether others were ('doubt'), what would start now counts as begun by nobody knows whom.
 local again = redis.call('HGET', event_key(event), 'again')
@@ -35,14 +37,14 @@ local function take_plan(position)
 end
 
 -- Where a step stands from the beginning: its status, and the reason where it has one.
-local function begin_step(step, read)
+local function begin_step(step, kind)
   if step.reason ~= '' then
     return 'SUPPRESSED', step.reason
-  elseif withdrawn then
+  elseif kind == 'withdrawn' then
     return 'CANCELLED', 'cancelled'
   elseif step.channel == 'IN_APP' and step.after == 0 then
     return 'DELIVERED'
-  elseif read then
+  elseif kind == 'read' then
     return 'CANCELLED', 'read'
   end
   return step.after == 0 and 'QUEUED' or 'SCHEDULED'
@@ -59,10 +61,10 @@ end
 -- What becomes of a plan, for all who share it: whether it is listed, its steps that are open, and the flight of whoever
 -- has no other. It is told in `courses`, at `place`.
 local courses = {}
-local function begin_plan(steps, read)
+local function begin_plan(steps, kind)
   local course, told = { place = int(#courses), listed = false, open = {} }, {}
   for _, step in ipairs(steps) do
-    local status, reason = begin_step(step, read)
+    local status, reason = begin_step(step, kind)
     if status == 'DELIVERED' then
       course.listed = true
     elseif status == 'QUEUED' or status == 'SCHEDULED' then
@@ -84,9 +86,10 @@ for number = 0, tonumber(ARGV[10]) - 1 do
   plans[int(number)] = { steps = steps }
 end
 
-local function course_of(plan, read)
-  local kind = read and 'read' or 'unread'
-  plan[kind] = plan[kind] or begin_plan(plan.steps, read)
+local function course_of(plan, id, read)
+  local alone = not withdrawn and partly and is_cancelled(event, id)
+  local kind = (withdrawn or alone) and 'withdrawn' or read and 'read' or 'unread'
+  plan[kind] = plan[kind] or begin_plan(plan.steps, kind)
   return plan[kind]
 end
 
@@ -141,7 +144,7 @@ local read = #marks > 0 and redis.call('MGET', unpack(marks)) or {}
 local routed = {}
 for number = 1, #marks do
   local id, user = ARGV[position], ARGV[position + 1]
-  local course = course_of(plans[ARGV[position + 2]], read[number])
+  local course = course_of(plans[ARGV[position + 2]], id, read[number])
   if course.listed then
     list_in_app(id, event, user, inbox)
   end

@@ -2,7 +2,7 @@
 
 -- Why nothing more of a flight is to go out, or nil.
 local function unwanted(flight)
-  return flight.read > 0 and 'read' or is_cancelled(flight.event) and 'cancelled' or nil
+  return flight.read > 0 and 'read' or is_cancelled(flight.event, flight.id) and 'cancelled' or nil
 end
 
 local types = {}

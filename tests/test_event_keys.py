@@ -1,0 +1,210 @@
+"""One live event has a key: the same signature does nothing, another one replaces what has not gone out (E3)."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from tests.scenes import an_event, people
+from tests.served import ASHA, EVENT, SETTINGS, Served, eventually, problem_of, serving, storing
+from tests.stored import AT_MS, ask, entries, lent
+from tocsin.actors import cancelling
+from tocsin.domain import ids
+from tocsin.domain.delivery import Channel
+from tocsin.domain.settings import Settings
+from tocsin.storage.accepted import Accepted
+from tocsin.storage.event_keys import Outcome, holder_of, is_live, store_keyed
+from tocsin.storage.intake import fact_of
+from tocsin.storage.persist import store
+
+pytestmark = pytest.mark.servers
+
+MAIL = {"recipients": [ASHA], "channels": ["EMAIL"], "notificationPriority": "HIGH", "key": "order:17"}
+
+
+@pytest.fixture
+async def served(settings: Callable[..., Settings], redis_url: str, postgres_url: str) -> AsyncIterator[Served]:
+    async with serving(settings(SETTINGS), redis_url, postgres_url) as made, storing(made):
+        yield made
+
+
+async def standing(served: Served, event: str) -> dict[str, int]:
+    await served.store.caught_up()
+    found: dict[str, int] = (await served.api.get(f"/api/events/{event}")).json()["counts"]["deliveries"]
+    return found
+
+
+async def goes_out(served: Served) -> int:
+    """Sends what may be sent by mail; answers how many those were."""
+    attempts = served.store.attempts
+    return len(await attempts.claim(Channel.EMAIL, "t", 9, lease_ms=30_000, attempts=3, resend=True))
+
+
+async def test_the_same_said_again_does_nothing_while_it_has_not_gone_out(served: Served) -> None:
+    first = await served.routed(**MAIL)
+    await served.store.caught_up()
+    again = await served.posted(**MAIL)
+    assert (first["result"], again["result"], again["id"]) == ("ACCEPTED", "UNCHANGED", first["id"])
+    assert again["notifications"] == first["notifications"]
+    event = (await served.api.get(f"/api/events/{first['id']}")).json()
+    assert (event["key"], bool(event["signature"])) == ("order:17", True)
+    assert len((await served.api.get("/api/events")).json()["data"]) == 1
+
+
+async def test_something_else_replaces_what_has_not_gone_out(served: Served) -> None:
+    first = await served.routed(**MAIL, signature="v1")
+    other = await served.routed(**MAIL | {"key": "order:18"})
+    await served.store.caught_up()
+    second = await served.routed(**MAIL, signature="v2")
+    assert (second["result"], second["replacedId"]) == ("REPLACED", first["id"])
+    assert await goes_out(served) == 2
+    # What is still entered as waiting is ended by the job.
+    await cancelling.go_on(served.store)
+    assert await standing(served, first["id"]) == {"CANCELLED": 1}
+    old = (await served.api.get(f"/api/events/{first['id']}")).json()
+    assert (old["cancelReason"], old["cancelledBy"]) == ("replaced by another event with its key", "admin")
+    assert (await standing(served, second["id"]), await standing(served, other["id"])) == ({"QUEUED": 1}, {"QUEUED": 1})
+
+
+async def test_a_key_is_free_again_when_everything_has_gone_out_or_was_stopped(served: Served) -> None:
+    first = await served.routed(**MAIL | {"channels": ["IN_APP"]})
+    await served.store.caught_up()
+    second = await served.routed(**MAIL | {"channels": ["IN_APP"]})
+    assert (second["result"], second["id"] != first["id"]) == ("ACCEPTED", True)
+    third = await served.routed(**MAIL)
+    assert third["result"] == "ACCEPTED"
+    stopped = (await served.api.post("/api/events/cancel", json={"key": "order:17"})).json()
+    assert (stopped["ids"], stopped["cancelledCount"], stopped["status"]) == ([third["id"]], 1, "DONE")
+    assert (await served.posted(**MAIL))["result"] == "ACCEPTED"
+    problem_of(await served.api.post("/api/events/cancel", json={"key": "order:99"}), 404, "not_found")
+
+
+async def test_a_signature_needs_a_key_and_a_repetition_is_answered_as_the_first_time(served: Served) -> None:
+    bad = await served.api.post(
+        "/api/notifications", json={"type": "a.b", "message": "x", "recipients": [ASHA], "signature": "v1"}
+    )
+    assert problem_of(bad, 422, "missing_field")["field"] == "/key"
+    body = {"type": "a.b", "message": "x", **MAIL}
+    answers = []
+    for signature, idempotency in (("v1", "k1"), ("v2", "k2"), ("v1", "k1"), ("v2", "k2"), ("v2", "k3"), ("v2", "k3")):
+        answer = await served.api.post(
+            "/api/notifications", json=body | {"signature": signature}, headers={"Idempotency-Key": idempotency}
+        )
+        answers.append((answer.json()["result"], answer.json()["id"], answer.headers.get("Idempotency-Replayed")))
+        # Postgres knows it too.
+        for name in await served.store._client.keys("*:idempotency:*"):
+            await served.store._client.delete(name)
+    first, second = answers[0][1], answers[1][1]
+    assert answers == [
+        ("ACCEPTED", first, None),
+        ("REPLACED", second, None),
+        ("ACCEPTED", first, "true"),
+        ("REPLACED", second, "true"),
+        ("UNCHANGED", second, None),
+        ("UNCHANGED", second, "true"),
+    ]
+
+
+async def test_of_many_at_once_one_is_live(served: Served) -> None:
+    body = {"type": "a.b", "message": "x", **MAIL}
+    said = [{**body, "signature": f"v{number % 3}"} for number in range(9)]
+    alone = asyncio.gather(*(served.api.post("/api/notifications", json=each) for each in said))
+    bulk = await served.api.post("/api/notifications/bulk", json={"notifications": said})
+    results = [item["result"]["result"] for item in bulk.json()["results"] if item["success"]]
+    assert len(results) == 9
+    assert {answer.status_code for answer in await alone} == {202}
+    await served.store.caught_up()
+    rows = await served.store.postgres.call(ask, "select id from events where cancelled_at is null")
+    holder = await served.store.postgres.call(holder_of, "order:17")
+    assert holder is not None
+    assert rows == [(holder.event,)]
+
+
+async def test_events_of_one_bulk_request_with_one_key_are_taken_in_their_order(served: Served) -> None:
+    said = [{"type": "a.b", "message": f"{number}", **MAIL} for number in range(5)]
+    bulk = (await served.api.post("/api/notifications/bulk", json={"notifications": said})).json()
+    results = [item["result"] for item in bulk["results"]]
+    assert [each["result"] for each in results] == ["ACCEPTED", *["REPLACED"] * 4]
+    assert [each["replacedId"] for each in results[1:]] == [each["id"] for each in results[:-1]]
+
+
+async def test_with_postgres_away_redis_decides_and_what_it_cannot_know_is_not_guessed(
+    served: Served, settings: Callable[..., Settings], redis_url: str
+) -> None:
+    first = await served.posted(**MAIL, signature="v1")
+    routed = await served.routed(**MAIL | {"key": "order:19"})
+    nowhere = "postgresql://tocsin@127.0.0.1:1/tocsin"
+    async with serving(settings(SETTINGS), redis_url, nowhere) as alone:
+        same = await alone.posted(**MAIL, signature="v1")
+        assert (same["result"], same["id"], same["durability"]) == ("UNCHANGED", first["id"], "redis")
+        second = await alone.posted(**MAIL, signature="v2")
+        assert (second["result"], second["replacedId"]) == ("REPLACED", first["id"])
+        assert (await alone.posted(**MAIL | {"key": "order:18"}))["result"] == "ACCEPTED"
+        # Whether that one has gone out Redis does not know; that it is replaced needs no knowing.
+        unknown = await alone.api.post("/api/notifications", json={**EVENT, **MAIL, "key": "order:19"})
+        problem_of(unknown, 503, "postgres_away")
+        assert (await alone.posted(**MAIL | {"key": "order:19", "signature": "v9"}))["replacedId"] == routed["id"]
+
+    async def is_stored() -> bool:
+        found = await served.store.postgres.call(holder_of, "order:17")
+        return found is not None and str(found.event) == second["id"]
+
+    await eventually(is_stored)
+    assert (await served.api.get(f"/api/events/{first['id']}")).json()["cancelledAt"]
+
+
+async def test_with_redis_away_nothing_is_replaced_that_could_start_all_the_same(
+    served: Served, settings: Callable[..., Settings], postgres_url: str
+) -> None:
+    first = await served.routed(**MAIL, signature="v1")
+    await served.store.caught_up()
+    nowhere = "redis://127.0.0.1:1/0"
+    async with serving(settings(SETTINGS), nowhere, postgres_url) as alone:
+        same = await alone.posted(**MAIL, signature="v1")
+        assert (same["result"], same["id"]) == ("UNCHANGED", first["id"])
+        refused = await alone.api.post("/api/notifications", json={**EVENT, **MAIL, "signature": "v2"})
+        problem_of(refused, 503, "redis_away")
+        assert (await alone.posted(**MAIL | {"key": "order:18"}))["durability"] == "postgres"
+    assert await standing(served, first["id"]) == {"QUEUED": 1}
+
+
+def test_two_commits_at_once_leave_one_live(postgres_url: str) -> None:
+    start = threading.Barrier(4)
+
+    def post(number: int) -> list[Outcome]:
+        done = []
+        with lent(postgres_url):
+            start.wait(10)
+            for turn in range(5):
+                event = keyed(number * 100 + turn, f"v{turn % 2}")
+                done.append(store_keyed(Accepted(event, people("u1")), AT_MS, may_replace=True))
+        return done
+
+    with ThreadPoolExecutor(4) as threads:
+        outcomes = [outcome for done in threads.map(post, range(4)) for outcome in done]
+    with lent(postgres_url):
+        ((live,),) = ask("select id from events where cancelled_at is null")
+        holder = holder_of("order:17")
+        assert holder is not None
+        assert (holder.event, is_live(live)) == (live, True)
+        stored = ask("select count(*) from events")[0][0]
+    assert stored == sum(outcome.unchanged is None for outcome in outcomes)
+    assert stored == 1 + sum(outcome.replaced is not None for outcome in outcomes)
+
+
+def test_of_events_that_only_the_journal_knew_the_latest_has_the_key(postgres_url: str) -> None:
+    with lent(postgres_url):
+        told = [fact_of(keyed(number, "v"), people("u1"), None) for number in (3, 1, 2)]
+        store(entries(*told))
+        store([("9-9", [fact]) for fact in told])
+        holder = holder_of("order:17")
+    assert holder is not None
+    assert holder.event == keyed(3, "v").id
+
+
+def keyed(number: int, signature: str) -> Any:
+    identifier = ids.event_id(AT_MS + number, bytes(10))
+    return an_event(id=identifier, event_key="order:17", signature=signature)
