@@ -49,11 +49,16 @@ select id from standing where id <= %(last)s::uuid limit %(limit)s
 """  # noqa: S608  # made of constants
 _EVENTS_OF: Final = f"""
 select event.id from unnest(%(standing)s::uuid[]) as standing (id)
-join events event on event.id >= tocsin_first_id(standing.id) and event.id <= tocsin_last_id(standing.id)
-where event.cancelled_at is null and (%(type)s::text is null or event.type = %(type)s) and exists (
-  select from deliveries delivery
+cross join lateral (
+  select id from events
+  where id >= tocsin_first_id(standing.id) and id <= tocsin_last_id(standing.id)
+    and cancelled_at is null and (%(type)s::text is null or type = %(type)s)
+  order by id limit 1000
+) as event
+where (
+  select true from deliveries delivery
   where delivery.id >= tocsin_first_id(event.id) and delivery.id <= tocsin_last_id(event.id)
-    and delivery.event_id = event.id and delivery.{_OPEN}
+    and delivery.event_id = event.id and delivery.{_OPEN} limit 1
 )
 """  # noqa: S608  # made of constants
 

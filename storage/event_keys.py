@@ -32,15 +32,10 @@ _CLAIM: Final = """
 insert into event_keys (key, event_id, signature) values (%s, %s, %s) on conflict (key) do nothing
 """
 _TAKE_OVER: Final = "update event_keys set event_id = %s, signature = %s, at = now() where key = %s"
+# What was posted so long ago is live no more.
 _FORGET: Final = """
 delete from event_keys where key in (
-  select holder.key from event_keys holder join events event on event.id = holder.event_id
-  where holder.at < now() - interval '2 days' and event.status in ('COMPLETED', 'FAILED') and not exists (
-    select from deliveries delivery
-    where delivery.id >= tocsin_first_id(event.id) and delivery.id <= tocsin_last_id(event.id)
-      and delivery.event_id = event.id and delivery.status in ('SCHEDULED', 'QUEUED', 'RETRYING', 'SENDING')
-  )
-  order by holder.at limit %s for update of holder skip locked
+  select key from event_keys where at < now() - interval '60 days' order by at limit %s for update skip locked
 )
 """
 REPLACED: Final = "REPLACED"
@@ -117,7 +112,7 @@ def answered(row: Accepted, more: dict[str, Any]) -> Accepted:
 
 
 def forget_keys(limit: int) -> None:
-    """Removes up to `limit` keys that nothing live has had for two days."""
+    """Removes up to `limit` keys whose last event was posted sixty days ago."""
     with cursor() as query:
         query.execute(_FORGET, (limit,))
 

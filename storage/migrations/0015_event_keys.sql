@@ -11,4 +11,3 @@ create table event_keys (
 );
 comment on table event_keys is 'Which event has a key; whether that one is live is seen by what of it has not gone out.';
 create index event_keys_by_age on event_keys (at);
-create index events_by_key on events (event_key, id desc) where event_key is not null;

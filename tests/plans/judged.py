@@ -7,6 +7,7 @@ from tests.plans.asked import Statement
 from tests.plans.plan import MOST_COST, Plan
 
 COSTLY: Final = {
+    "cancellations.waiting_events": "looks at the events of up to a hundred milliseconds, a few each",
     "completed.completed": "counts the rows of up to a hundred events, each once, when its fan-out ended",
     "counts._miscounted": "counts the rows of some events, each once, when its fan-out ended",
     "dead_letters.causes": "groups all dead letters there are",
@@ -28,6 +29,8 @@ EVERYWHERE: Final = {
     "delivery_queries.deliveries": "by user, provider's id or status; without any of them of a week",
     "dead_letters._asked": "the few that are dead, of any time",
     "ledger.open_page": "the few that are open, of any time",
+    "cancellations.waiting": "the few that are open, of any time",
+    "cancellations.waiting_events": "the few that are open, of any time",
     "rebuild_queries.open_deliveries": "the few that are open, of any time",
     "look_ups.due": "the few that are in doubt, of any time",
     "look_ups.rivals": "the few under way to an address, of any time",

@@ -100,6 +100,10 @@ insert into idempotency (scope, key, hash, event_id, created_at)
 select 'shop', cid, 'hash', id, accepted_at from events where accepted_at < now()
 """,
     """
+insert into event_keys (key, event_id, signature, at)
+select cid, id, 'v1', accepted_at from events where accepted_at < now()
+""",
+    """
 insert into discards (id, by, reason)
 select id, 'ops', 'old' from deliveries where status = 'DEAD' and id::text like '%%a'
 """,
