@@ -22,7 +22,7 @@ async def check_start(settings: Settings) -> None:
     """Says what is wrong with the servers. Raises SettingError where Tocsin could not work with one."""
     assert settings.redis.url is not None  # noqa: S101  # `servers` gave every process one
     assert settings.postgres.url is not None  # noqa: S101
-    of_postgres, installation = await check_postgres(settings.postgres.url)
+    of_postgres, installation = await check_postgres(settings.postgres.url, settings.postgres.partition)
     of_redis = await check_redis(settings, settings.redis.url, installation)
     say([*of_postgres, *of_redis])
 

@@ -11,6 +11,7 @@ from tocsin.cli.demo import demo
 from tocsin.cli.doctor import doctor
 from tocsin.cli.keys import keys
 from tocsin.cli.migrate import migrate
+from tocsin.cli.partitions import partitions
 from tocsin.cli.receipts import look_ups, receipts
 from tocsin.cli.reconcile import reconcile
 from tocsin.cli.send import send
@@ -21,6 +22,7 @@ from tocsin.cli.users import users
 
 ALL: Final[tuple[click.Command, ...]] = (
     migrate,
+    partitions,
     doctor,
     send,
     status,

@@ -86,7 +86,7 @@ async def _look_at_postgres(settings: Settings) -> tuple[list[Finding], str | No
     url = settings.postgres.url or await asyncio.to_thread(embedded_postgres.running_address, settings.data.dir)
     if url is None:
         return await asyncio.to_thread(_own, "postgres", embedded_postgres.runnable), None
-    return await check_postgres(url)
+    return await check_postgres(url, settings.postgres.partition)
 
 
 async def _look_at_redis(settings: Settings, installation: str | None) -> list[Finding]:

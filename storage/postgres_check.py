@@ -12,10 +12,13 @@ import psycopg2
 from tocsin.domain.errors import PostgresAway
 from tocsin.storage.connecting import connect
 from tocsin.storage.database import judged
+from tocsin.storage.id_ranges import LAST_MS
 from tocsin.storage.installation import MADE
+from tocsin.storage.partitions import Partition, partitions, rows_in
 
 _CONNECT_MS: Final = 5_000
 _STATEMENT_MS: Final = 10_000
+_MOST_COUNTED: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,9 @@ class PostgresState:
     """How many facts were refused as data and wait for a person."""
     clock_off_ms: int = 0
     """How far Postgres's clock is ahead of this machine's."""
+    partitions: tuple[Partition, ...] = ()
+    strays: int = 0
+    """How many rows lie in the default partitions, counted up to 10,000 each."""
     installation: str | None = None
     """Whose data this is (installation.py); None before the schema is there."""
 
@@ -55,6 +61,7 @@ def _state(query: Any) -> PostgresState:
     )
     version, read_only, there_ms = query.fetchone()
     here_ms = (asked_ns + time.time_ns()) // 2_000_000
+    found = partitions(query)
     migrated = _exists(query, "api_keys") and _exists(query, "bad_facts")
     return PostgresState(
         version=version.split()[0],
@@ -62,6 +69,8 @@ def _state(query: Any) -> PostgresState:
         keys=_keys(query) if migrated else (),
         bad_facts=_count_bad_facts(query) if migrated else 0,
         clock_off_ms=there_ms - here_ms,
+        partitions=tuple(found),
+        strays=sum(rows_in(query, each.name, 0, LAST_MS, _MOST_COUNTED) for each in found if each.is_default),
         installation=_installation(query) if _exists(query, "schema_migrations") else None,
     )
 

@@ -17,10 +17,12 @@ from tocsin.cli.check_start import say
 from tocsin.cli.findings import Finding, Level, age_of_secret, clock
 from tocsin.domain.delivery import Channel
 from tocsin.domain.errors import SettingError
+from tocsin.domain.periods import Period, spans
 from tocsin.storage import embedded_redis
 from tocsin.storage.breakers import Resting
 from tocsin.storage.embedded_redis import EmbeddedRedis
 from tocsin.storage.keys import Keys
+from tocsin.storage.partitions import Partition
 from tocsin.storage.postgres_check import PostgresState
 from tocsin.storage.redis_check import RedisState, inspect_redis
 
@@ -90,6 +92,22 @@ def test_a_schema_that_is_behind_fails_and_names_what_is_missing() -> None:
 def test_facts_that_were_refused_are_named() -> None:
     found = [each for each in judge_postgres(a_postgres(bad_facts=3), [], NOW_MS) if each.level is Level.WARN]
     assert [each.told for each in found] == ["3 facts were refused as data"]
+
+
+def test_a_postgres_that_is_too_old_stops_the_start() -> None:
+    (finding,) = [each for each in judge_postgres(a_postgres(version="14.9"), [], NOW_MS) if each.stops]
+    assert "14.9 is too old" in finding.told
+
+
+def test_a_time_without_a_partition_is_named() -> None:
+    known = [Partition("deliveries", f"deliveries_{span.name}", span.start_ms, span.end_ms, 0, 0, ())
+             for span in spans(Period.MONTH, NOW_MS)]  # fmt: skip
+    assert levels(list(judge_postgres(a_postgres(partitions=tuple(known)), [], NOW_MS))) == {Level.OK}
+    state = a_postgres(partitions=tuple(known[:2]), strays=3)
+    lacking, strays = (each for each in judge_postgres(state, [], NOW_MS) if each.level is Level.WARN)
+    assert "deliveries of 2027_01" in lacking.told
+    assert "tocsin migrate" in lacking.mend
+    assert "3 rows" in strays.told
 
 
 def test_an_api_key_older_than_ninety_days_is_named() -> None:

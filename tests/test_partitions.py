@@ -1,5 +1,6 @@
 """Rows lie in partitions by the time of their event: those that are near are there, and what has none is served too."""
 
+import json
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime
@@ -11,14 +12,19 @@ from uuid import UUID
 
 import psycopg2
 import pytest
+from click.testing import CliRunner
 
+from tocsin.app import main
 from tocsin.domain import ids
+from tocsin.domain.errors import Conflict
 from tocsin.domain.periods import AHEAD, Period, Span, left_of, spans
-from tocsin.storage import partitions
+from tocsin.storage import dropping, partitions
 from tocsin.storage.accepted import Accepted, store_accepted
+from tocsin.storage.by import By
 from tocsin.storage.database import cursor, database
 from tocsin.storage.migrate import migrate
 from tocsin.storage.persist import store
+from tocsin.storage.reentry import reenter
 from tocsin.tests.scenes import an_event, people
 from tocsin.tests.stored import ask, entries, eventually, lent, note, read, routed
 
@@ -171,4 +177,86 @@ def test_rows_of_before_are_kept_as_the_first_partition(postgres_url: str, tmp_p
 
 def ask_now(url: str) -> int:
     with lent(url):
-        return int(ask("select (extract(epoch from now()) * 1000)::bigint")[0][0])
+        return now()
+
+
+def now() -> int:
+    return int(ask("select (extract(epoch from now()) * 1000)::bigint")[0][0])
+
+
+def old_rows(now_ms: int) -> tuple[UUID, UUID]:
+    """An event in a partition of long ago, and one of which nobody knows but by two rows in the default partition."""
+    old, older = event_at(now_ms - 100 * DAY_MS), event_at(now_ms - 400 * DAY_MS)
+    with database.atomic(), cursor() as query:
+        partitions.make_ahead(query, Period.DAY, now_ms - 100 * DAY_MS)
+    store(entries(routed("u1", "u2", event=old, steps=DELIVERED), routed("u1", event=older, steps=DELIVERED)))
+    return old, older
+
+
+DELIVERED = ((1, "IN_APP", "DELIVERED", None, None, 1), (2, "SMS", "SUPPRESSED", "no_address", None, 1))
+
+
+@servers
+def test_what_is_of_long_ago_is_dropped(connection: Any, postgres_url: str) -> None:
+    now_ms = now()
+    old, _ = old_rows(now_ms)
+    before = len(known())
+    found = dropping.old(postgres_url, now_ms - 99 * DAY_MS)
+    assert [each.table for each in found.partitions] == ["deliveries", "notifications"]
+    assert found.strays == {"deliveries": 2, "notifications": 1}
+    assert where("deliveries", old) == {found.partitions[0].name}
+    dropping.drop(postgres_url, now_ms - 99 * DAY_MS, "ops")
+    assert len(known()) == before - 2
+    assert ask("select count(*) from deliveries") == ask("select count(*) from notifications") == [(0,)]
+    assert ask("select actor, detail ->> 'partition' from audit_log where action = 'partitions.dropped'") == [
+        ("ops", each.name) for each in found.partitions
+    ]
+    # Its counts stay, and a late receipt is stored all the same.
+    assert ask("select sum(difference) from count_changes where event_id = %s and channel <> ''", str(old)) == [(4,)]
+    store(entries(routed("u1", event=old)))
+    assert where("deliveries", old) == {"deliveries_default"}
+
+
+@servers
+def test_what_is_not_final_is_not_dropped(connection: Any, postgres_url: str) -> None:
+    now_ms = now()
+    old, _ = old_rows(now_ms)
+    store(entries(routed("u3", event=old)))
+    with pytest.raises(Conflict, match="1 deliveries and 0 events"):
+        dropping.drop(postgres_url, now_ms - 99 * DAY_MS, "ops")
+    assert len(where("deliveries", old)) == 1
+    # What is of later does not hinder it.
+    dropping.drop(postgres_url, now_ms - 101 * DAY_MS, "ops")
+    assert len(where("deliveries", old)) == 1
+
+
+@servers
+def test_an_event_whose_rows_were_dropped_is_not_entered_again(connection: Any, postgres_url: str) -> None:
+    now_ms = now()
+    old, _ = old_rows(now_ms)
+    store_accepted([Accepted(an_event(id=old), people("u1", "u2"))])
+    ask("update events set status = 'FAILED' where id = %s", str(old))
+    dropping.drop(postgres_url, now_ms - 99 * DAY_MS, "ops")
+    assert reenter(old, By("ops", "c1"), lambda _: "entered") == "skipped"
+
+
+@servers
+def test_commands_list_and_drop_them(connection: Any, postgres_url: str) -> None:
+    old_rows(now())
+
+    def run(*arguments: str, status: int = 0) -> Any:
+        done = CliRunner().invoke(main, ["partitions", *arguments, "--json"], env={"DATABASE_URL": postgres_url})
+        assert done.exit_code == status, done.output
+        return json.loads(done.stdout)
+
+    before = datetime.fromtimestamp(NOW_MS / 1000 - 40 * 86_400, UTC).strftime("%Y-%m-%d")
+    listed = {each["name"]: each for each in run("list")["data"]}
+    assert listed["deliveries_default"]["from"] is None
+    days = [each for each in listed.values() if each["name"].startswith("deliveries_2") and each["to"] <= before]
+    assert len(days) == AHEAD[Period.DAY] + 1
+    assert run("drop", "--before", before, status=1)["dropped"] is False
+    assert len(run("list")["data"]) == len(listed)
+    assert run("drop", "--before", before, "--yes")["dropped"] is True
+    assert len(run("list")["data"]) == len(listed) - 2 * len(days)
+    late = CliRunner().invoke(main, ["partitions", "drop", "--before", "2999-01-01"])
+    assert late.exit_code == 2

@@ -12,7 +12,8 @@ from typing import Any
 import psycopg2
 import pytest
 
-from tests.plans.asked import Asked, Statement, ask_everything, functions_that_ask, recording
+from tests.plans.asked import Asked, Statement, functions_that_ask, recording
+from tests.plans.asking import ask_everything
 from tests.plans.judged import COSTLY, EVERYWHERE, faults, idle_indexes, looks_everywhere
 from tests.plans.plan import Plan, large_tables, plan_of
 from tests.plans.rows import believe, fill
