@@ -16,7 +16,7 @@ from tests.plans.asked import Asked, Statement, functions_that_ask, recording
 from tests.plans.asking import ask_everything
 from tests.plans.judged import COSTLY, EVERYWHERE, faults, idle_indexes, looks_everywhere
 from tests.plans.plan import Plan, large_tables, plan_of
-from tests.plans.rows import believe, fill
+from tests.plans.rows import analyze, believe, fill
 from tocsin.tests.stored import lent
 
 pytestmark = pytest.mark.servers
@@ -50,7 +50,7 @@ def explained(postgres_server: str) -> Iterator[Explained]:
 def _explained(connection: Any) -> Explained:
     with connection.cursor() as query:
         fill(query, DELIVERIES)
-        query.execute("analyze")
+        analyze(query)
         with recording(connection) as asked:
             ask_everything()
         believe(query, FACTOR)
