@@ -29,7 +29,7 @@ def judge_postgres(
 ) -> Iterator[Finding]:
     """What is right and wrong with a Postgres in this state; `missing` are the migrations that it lacks."""
     yield ok("postgres", f"PostgreSQL {state.version} answers")
-    if int(state.version.partition(".")[0]) < OLDEST:
+    if state.major < OLDEST:
         yield stop("postgres", f"PostgreSQL {state.version} is too old", f"Give one from {OLDEST} on.")
     if not state.writable:
         yield fail("postgres", "it is read-only", "Point postgres.url at the primary.")

@@ -28,7 +28,7 @@ from tocsin.cli.credentials import with_credentials
 from tocsin.cli.listening import Server, address_of, listen
 from tocsin.cli.stopping import Stopping, leave
 from tocsin.domain.delivery import Channel
-from tocsin.domain.errors import PostgresAway
+from tocsin.domain.errors import PostgresAway, SettingError
 from tocsin.domain.settings import Settings
 from tocsin.http import figures
 from tocsin.http.application import build
@@ -121,6 +121,9 @@ class Process:
                 await asyncio.to_thread(self._bring_up_to_date)
             except PostgresAway:
                 continue
+            except SettingError as error:
+                logger.error("{}; the schema is not brought up to date", error)
+                return
             logger.info("Postgres is there and its schema is up to date")
             return
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any, Final
 
 import psycopg2
@@ -38,6 +39,12 @@ class PostgresState:
     """How many rows lie in the default partitions, counted up to 10,000 each."""
     installation: str | None = None
     """Whose data this is (installation.py); None before the schema is there."""
+
+    @property
+    def major(self) -> int:
+        """The 18 of "18.4" and of "18beta1"."""
+        digits = "".join(takewhile(str.isdigit, self.version))
+        return int(digits)
 
 
 def inspect_postgres(url: str) -> PostgresState:
