@@ -249,6 +249,7 @@ def _groups() -> None:
     topics.list_members("t1", 50, "u1", "head")
     topics.remove_members("t-new", ["u1"])
     topics.topics_of("u1", 50)
+    topics.add_memberships({("t1", "u1"): ["head"], ("t-none", "u2"): []}, {"t-made": "family"})
     topics.delete_topic("t-new")
     subscriptions.put_subscriptions("u1", {"community.update": True}, frozenset({"event.approval"}))
     subscriptions.subscriptions_of("u1")
@@ -260,7 +261,7 @@ def _groups() -> None:
         Audience(segment=filter_of({"gotra": "g7"})),
         Audience(segment=filter_of({"gotra": "g7", "age": {"gte": 18}, "city": {"exists": True}})),
     ):
-        audience.page(audience.Wanted(event, "community.update", form), "u5", 1_000)
+        audience.page(audience.Wanted(event, "community.update", form), "u5", 1_000, 0)
     audience.before(event, ["u1", "u2"])
     audience.named_in(event)
 
