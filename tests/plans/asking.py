@@ -179,6 +179,7 @@ def _rebuilding() -> None:
     lives.was("other")
     lives.withdraw("other")
     lives.leave("process")
+    lives.forget_silent()
 
 
 def _reconciling() -> None:
