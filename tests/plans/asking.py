@@ -12,10 +12,12 @@ from tocsin.domain.settings import load
 from tocsin.storage import (
     audience,
     bad_facts,
+    cancellations,
     completed,
     counts,
     dead_letters,
     discards,
+    event_keys,
     idempotency,
     installation,
     keyring,
@@ -37,6 +39,7 @@ from tocsin.storage import (
 )
 from tocsin.storage.accepted import Accepted, Idempotency, store_accepted
 from tocsin.storage.by import By
+from tocsin.storage.cancellations import Cancellation, Wanted
 from tocsin.storage.database import cursor, database
 from tocsin.storage.dead_letters import LetterFilter
 from tocsin.storage.facts import Entry
@@ -49,8 +52,8 @@ BY: Final = By("ops", "c1")
 
 def ask_everything() -> None:
     """Runs everything once and more, each part by itself, as the program does."""
-    for part in (_events, _inbox, _deliveries, _letters, _persisting, _rebuilding, _reconciling, _providers, _people,
-                 _groups, _operations):  # fmt: skip
+    for part in (_events, _stopping, _inbox, _deliveries, _letters, _persisting, _rebuilding, _reconciling, _providers,
+                 _people, _groups, _operations):  # fmt: skip
         part()
 
 
@@ -70,7 +73,6 @@ def _events() -> None:
     queries.event_audit(known[0])
     queries.recent_events(50, known[50])
     queries.recent_events(50)
-    queries.waiting_notifications(known[0])
     queries.unfinished_events(5_000, 200, started=False)
     queries.unfinished_events(5_000, 200, event)
     queries.still_unfinished(known)
@@ -83,6 +85,30 @@ def _events() -> None:
         counts.miscounted(known[1:20], mend=mend)
     counts.sum_up(50)
     counts.sum_up(50_000)
+
+
+def _stopping() -> None:
+    known = _some("events", "status = 'COMPLETED'")[0]
+    asked = Cancellation(uuid4(), _now_ms(), "ops", "c1", "wrong", Wanted((known,)), place="rows")
+    cancellations.begin(asked, 0)
+    cancellations.take(30_000)
+    cancellations.keep(asked, 0)
+    cancellations.cancellation(asked.id)
+    cancellations.cancellations(50)
+    cancellations.cancellations(50, (asked.at_ms, asked.id))
+    cancellations.forget_old(90, 5_000)
+    nothing = str(UUID(int=0))
+    for wanted in (Wanted(type="event.approval"), Wanted(user="u1", to_ms=_now_ms())):
+        cancellations.unfinished(wanted, nothing, 100)
+        cancellations.waiting_events(wanted, nothing, 100)
+        cancellations.waiting(wanted, nothing, 1_000)
+    cancellations.waiting(asked.wanted, nothing, 1_000, known)
+    for number, signature in enumerate(("v1", "v1", "v2")):
+        event = an_event(id=ids.event_id(_now_ms(), uuid4().bytes[:10]), event_key="order:1", signature=signature)
+        row = Accepted(event, people("u1"), Idempotency("shop", f"keyed {number}", "hash", {}))
+        event_keys.store_keyed(row, _now_ms(), may_replace=True)
+    event_keys.holder_of("order:1")
+    event_keys.forget_keys(5_000)
 
 
 def _inbox() -> None:
@@ -250,11 +276,11 @@ def _groups() -> None:
     topics.list_members("t1", 50, "u1", "head")
     topics.remove_members("t-new", ["u1"])
     topics.topics_of("u1", 50)
-    topics.add_memberships({("t1", "u1"): ["head"], ("t-none", "u2"): []}, {"t-made": "family"})
     topics.delete_topic("t-new")
-    subscriptions.put_subscriptions("u1", {"community.update": True}, frozenset({"event.approval"}))
+    topics.add_memberships({("t1", "u1"): ["head"], ("t-none", "u2"): []}, {"t-made": "family"})
+    subscriptions.put_subscriptions("u1", {"community.update": True}, frozenset({"security.alert"}))
     subscriptions.subscriptions_of("u1")
-    users.attributes_of(["u1"])
+    users.attributes_of(["u1", "u2"])
     event = ids.event_id(_now_ms(), uuid4().bytes[:10])
     for form in (
         Audience(everyone=True),
