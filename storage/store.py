@@ -53,6 +53,8 @@ from tocsin.storage.settling import Settling, Telling
 from tocsin.storage.wakes import Wakes
 
 _DAY_MS = 86_400_000
+_JUST_NOW_S = 0.5
+_SOON_STORED = 10
 
 
 class Store:
@@ -197,6 +199,8 @@ class Store:
             return await self._intake.take(row)
         with suppress(RedisAway):
             await self.memory.check(Work.ACCEPT)
+        # What has gone out by now should count as gone out.
+        await self.caught_up(_JUST_NOW_S, most_behind=_SOON_STORED)
         return await self.keyed.take(row, self._intake, self._entrance, self.withdraw)
 
     async def read(self, user: str, notifications: Sequence[UUID]) -> list[Read]:

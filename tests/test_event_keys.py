@@ -74,6 +74,7 @@ async def test_a_key_is_free_again_when_everything_has_gone_out_or_was_stopped(s
     await served.store.caught_up()
     second = await served.routed(**MAIL | {"channels": ["IN_APP"]})
     assert (second["result"], second["id"] != first["id"]) == ("ACCEPTED", True)
+    await served.store.caught_up()
     third = await served.routed(**MAIL)
     assert third["result"] == "ACCEPTED"
     stopped = (await served.api.post("/api/events/cancel", json={"key": "order:17"})).json()
