@@ -14,8 +14,8 @@ USER_ID: Final = re.compile(r"[A-Za-z0-9._:@+-]{1,128}")
 LOCALE: Final = re.compile(r"[A-Za-z]{2,8}([_-][A-Za-z0-9]{1,8}){0,3}")
 LONGEST_NAME: Final = 200
 _LONGEST_CONTACT: Final = 320
-# The same people get many events, and to look at a number and an address again was a quarter of what accepting one costs
-# before it is stored. What is refused is not remembered.
+# The same people get many events, and to look at a number and an address again was a quarter of what accepting one
+# costs before it is stored. What is refused is not remembered.
 _REMEMBERED: Final = 10_000
 
 
