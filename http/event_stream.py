@@ -48,7 +48,7 @@ class Progress(Answer):
     """Whether nothing more is to go out. Receipts and reads may still come."""
 
 
-async def get_stream(call: Call[None, NoQuery]) -> Response:
+async def get_event_stream(call: Call[None, NoQuery]) -> Response:
     """Each change is an event `counts`, a second after the one before at the earliest; the last one says `final`, and
     the stream ends. Who comes back with the id of that one as `Last-Event-ID` is answered 204, which ends an
     `EventSource`."""
@@ -109,7 +109,7 @@ ENDPOINTS: Final = (
     Endpoint(
         method="GET",
         path="/api/events/{event}/stream",
-        handler=get_stream,
+        handler=get_event_stream,
         summary="How far an event is, live",
         tag="events",
         who=VIEWERS,
