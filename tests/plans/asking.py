@@ -212,10 +212,9 @@ def _reconciling() -> None:
     still_open = [str(each) for each in _some("deliveries", "status = 'QUEUED'")]
     ledger.open_page(None, 1_000)
     ledger.open_page(still_open[0], 1_000)
-    ledger.statuses(still_open)
     ledger.locked(still_open, lease_ms=60_000)
-    ledger.cancelled_events(still_open)
-    ledger.unwanted(still_open)
+    for look in (ledger.statuses, ledger.cancelled_events, ledger.unwanted):
+        look(still_open)
     (found,) = reconciliations.reports(1)
     reconciliations.store(
         reconciliations.Report(
