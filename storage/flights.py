@@ -123,9 +123,12 @@ class Flights:
             for channel in channels
             for part in (channel, name_of(self._breaker, channel, (providers or {}).get(channel)))
         ]
+        life = self._scripts.life
+        epoch = life.epoch
         answer = await self._scripts.run("escalate", MOST_ITEMS, _GUARD_MS, *self._listing(), *looked_at)
         more, reached, *calls = answer
-        self._scripts.life.follow(int(reached))
+        if life.epoch == epoch:
+            life.follow(int(reached))
         return calls, more == "1"
 
     async def read(self, user: str, notifications: Sequence[tuple[UUID, bool]]) -> list[ReadAnswer]:
