@@ -4,6 +4,9 @@
 PYTHON ?= $(shell for python in python3.12 python3.11 python3 python3.13 python3.14; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$python && break; done)
 
+# Where Python may not keep what it compiled, each of many processes compiles all of it again.
+unexport PYTHONDONTWRITEBYTECODE
+
 BIN := .venv/bin
 READY := .venv/.ready
 
@@ -17,7 +20,7 @@ run: $(READY) ## start everything, with a sandbox in place of the providers
 	@exec $(BIN)/tocsin serve --sandbox
 
 test: $(READY) ## run all tests; they start what they need
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 3 --dist loadfile
 
 check: $(READY) ## lint, formatting, types, and the rules of the house
 	$(BIN)/ruff check .

@@ -142,9 +142,12 @@ class Flights:
             provider = (providers or {}).get(channel)
             limit = limit_of(channel, provider, (rates or {}).get(channel))
             looked_at += [channel, name_of(self._breaker, channel, provider), limit]
+        life = self._scripts.life
+        epoch = life.epoch
         answer = await self._scripts.run("escalate", MOST_ITEMS, _GUARD_MS, *self._listing(), *looked_at)
         more, reached, *calls = answer
-        self._scripts.life.follow(int(reached))
+        if life.epoch == epoch:
+            life.follow(int(reached))
         return calls, more == "1"
 
     async def read(self, user: str, notifications: Sequence[tuple[UUID, bool]]) -> list[ReadAnswer]:

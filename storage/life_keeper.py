@@ -32,10 +32,12 @@ _ALONE: Final = frozenset({"accepted", "callback"})
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What Redis says of itself; `oldest_ms` is None when the journal is empty."""
+    """What Redis says of itself; `oldest_ms` is None when the journal is empty. `expected` is how far this process knew
+    the journal of that life to be before it asked: meanwhile others may hear of more."""
 
     epoch: str
     reached: int
+    expected: int
     now_ms: int
     oldest_ms: int | None
     coming: str
@@ -87,7 +89,7 @@ class LifeKeeper:
     async def look(self) -> None:
         """One look, and what follows from it. Raises Unavailable."""
         life, found = self._life, await self._ask()
-        if not life.is_lost and found.epoch == life.epoch and found.reached >= life.reached:
+        if not life.is_lost and found.epoch == life.epoch and found.reached >= found.expected:
             life.follow(found.reached)
             life.stored_before(found.oldest_ms, found.now_ms)
             await self._beat(found)
@@ -108,13 +110,15 @@ class LifeKeeper:
 
     async def _has_nothing_to_tell(self) -> bool:
         life, found = self._life, await self._ask()
-        if found.epoch == life.epoch and found.reached >= life.reached:
+        if found.epoch == life.epoch and found.reached >= found.expected:
             life.stored_before(found.oldest_ms, found.now_ms)
         return not life.testimony()
 
     async def _ask(self) -> Look:
+        known, expected = self._life.epoch, self._life.reached
         epoch, reached, now_ms, oldest_ms, coming = await self._scripts.run("life")
-        return Look(epoch, int(reached), int(now_ms), int(oldest_ms) if oldest_ms else None, coming)
+        expected = expected if epoch == known else 0
+        return Look(epoch, int(reached), expected, int(now_ms), int(oldest_ms) if oldest_ms else None, coming)
 
     async def _beat(self, found: Look) -> None:
         self._beats += 1
@@ -152,13 +156,12 @@ class LifeKeeper:
             # A process that starts now has nothing else to go by; its first word to Postgres proves it right or wrong.
             if life.epoch == UNKNOWN and not life.coming:
                 life.adopt(found.epoch, found.reached)
-            return life.epoch != found.epoch or found.reached >= life.reached
+            return found.reached >= found.expected
         # Asked once more: what Postgres knows of by now came after the look.
         again = await self._ask()
-        own = life.reached if life.epoch == again.epoch else 0
         if again.epoch != found.epoch:
             return True
-        if known.newest != again.epoch or again.reached < max(known.mark, own):
+        if known.newest != again.epoch or again.reached < max(known.mark, again.expected):
             return False
         if life.epoch not in {UNKNOWN, again.epoch}:
             await self._tell_again(again.epoch)

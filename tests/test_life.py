@@ -164,6 +164,27 @@ async def test_what_one_process_knows_another_puts_back(process: Process, other:
 
 
 @pytest.mark.servers
+async def test_what_others_hear_of_while_it_is_asked_is_no_loss(
+    process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer says how far the journal was when it was given; other calls of this process are answered meanwhile."""
+    scripts, life = process.store.keeper._scripts, process.store.life
+    run = scripts.run
+
+    async def with_others(name: str, *given: object) -> Any:
+        answer = await run(name, *given)
+        if name == "life":
+            await run("tell", '{"f":"read","at":1,"n":[]}')
+            life.follow(int((await run("life"))[1]))
+        return answer
+
+    with monkeypatch.context() as patch:
+        patch.setattr(scripts, "run", with_others)
+        await process.store.keeper.look()
+    assert not life.is_lost
+    assert (await run("life"))[0] == life.epoch
+
+
 async def test_a_loss_during_the_rebuild_lets_it_begin_again(process: Process, monkeypatch: pytest.MonkeyPatch) -> None:
     await waiting(process, "u1", "u2")
     await process.flush()
