@@ -70,9 +70,12 @@ def full(redis_url: str) -> Iterator[None]:
 
 
 def content(redis_url: str) -> dict[bytes, Any]:
-    """Everything that Redis holds."""
+    """Everything that Redis holds. The fields of a large hash come in an order that changes by itself."""
     with redis.Redis.from_url(redis_url) as client:
-        return {name: client.dump(name) for name in client.scan_iter()}
+        return {
+            name: client.hgetall(name) if client.type(name) == b"hash" else client.dump(name)
+            for name in client.scan_iter()
+        }
 
 
 async def claimed(store: Store, token: str, most: int) -> list[Claim]:
@@ -220,8 +223,9 @@ async def is_stopped(store: Store, work: Work) -> bool:
 
 
 async def test_recipients_wait_for_room_and_are_planned_by_themselves(store: Store, redis_url: str) -> None:
-    event = an_event(SMS_NOW, recipient_count=len(USERS))
-    await store.flights.accept(event, people(*USERS), None)
+    everybody = [f"u{number}" for number in range(130)]  # more than fan-out routes by itself
+    event = an_event(SMS_NOW, recipient_count=len(everybody))
+    await store.flights.accept(event, people(*everybody), None)
     store.memory._used_share, store.memory._asked_at = 0.85, float("inf")
     await fan_out(store, str(event.id))
     assert (await store.flights.progress(event.id)).cursor == "0"
@@ -229,7 +233,7 @@ async def test_recipients_wait_for_room_and_are_planned_by_themselves(store: Sto
     await fan_out(store, str(event.id))
     store.memory._used_share = 0.85
     await route(store, str(event.id), 0)
-    assert len(await store.flights.chunk(event.id, 0)) == len(USERS)
+    assert len(await store.flights.chunk(event.id, 0)) == 100
     assert await store._client.zscore(store._keys.due, f"c:{event.id}:0")
     store.memory._used_share = 0.7
     await route(store, str(event.id), 0)
