@@ -169,12 +169,13 @@ async def test_what_others_hear_of_while_it_is_asked_is_no_loss(
 ) -> None:
     """An answer says how far the journal was when it was given; other calls of this process are answered meanwhile."""
     scripts, life = process.store.keeper._scripts, process.store.life
-    run = scripts.run
+    run, told = scripts.run, '{"f":"read","at":1,"n":[]}'
+    await run("tell", told)
 
     async def with_others(name: str, *given: object) -> Any:
         answer = await run(name, *given)
         if name == "life":
-            await run("tell", '{"f":"read","at":1,"n":[]}')
+            await run("tell", told)
             life.follow(int((await run("life"))[1]))
         return answer
 
