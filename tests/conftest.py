@@ -28,12 +28,6 @@ from tocsin.storage.redis import connect
 
 _TEMPLATE = "template_of_tests"
 _numbers = itertools.count(1)
-_LONGEST = ("test_torture.py", "test_image.py", "test_crashes.py")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest come first, so that no worker is at one when the others have ended."""
-    items.sort(key=lambda item: item.path.name not in _LONGEST)
 
 
 @pytest.fixture(scope="session")
