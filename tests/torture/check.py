@@ -13,6 +13,9 @@ from tests.torture.ledger import Call
 TAKEN = frozenset({"SENT", "DELIVERED", "BOUNCED"})
 NOT_TAKEN = frozenset({"FAILED", "DEAD", "CANCELLED", "SUPPRESSED"})
 
+_NOTICED_MS = 15_000
+"""How long after something was done to Redis a loss may be noticed, on a slow machine."""
+
 
 @dataclass(slots=True)
 class Check:
@@ -312,6 +315,15 @@ def receipts_show(evidence: Evidence, check: Check) -> None:
             )
             told = f"{receipt.word} of attempt {receipt.attempt} was taken at {receipt.answered_ms}, it is {status}"
             (check.apart if lost else check.wrong).append((receipt.delivery, told))
+
+
+@rule("processes", "Redis was taken for lost only where something was done to it")
+def lost_for_a_reason(evidence: Evidence, check: Check) -> None:
+    done = [fault for fault in evidence.ledger.faults if fault.target == "redis"]
+    for cause, lost_ms in evidence.losses:
+        check.looked_at += 1
+        if not any(fault.at_ms <= lost_ms <= fault.until_ms + _NOTICED_MS for fault in done):
+            check.wrong.append(("", f"it was rebuilt as {cause} at {lost_ms}, and nothing had been done to it"))
 
 
 def _sent_ones(evidence: Evidence) -> Iterator[Delivery]:

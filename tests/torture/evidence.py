@@ -87,6 +87,8 @@ class Evidence:
     """How many each event has."""
     deliveries: dict[str, Delivery] = field(default_factory=dict)
     bad_facts: list[str] = field(default_factory=list)
+    losses: list[tuple[str, int]] = field(default_factory=list)
+    """Why and when Redis was taken for lost and rebuilt."""
     keys: list[Key] = field(default_factory=list)
     facts: int = 0
     due: dict[str, float] = field(default_factory=dict)
@@ -135,6 +137,10 @@ select id::text, status, type, coalesce(jsonb_array_length(steps), 0), coalesce(
   cancelled_at is not null from events where accepted_at is not null
 """
 
+_LOSSES = (
+    "select cause, (extract(epoch from lost_at) * 1000)::bigint from lives where lost_at is not null order by number"
+)
+
 
 def gather(ledger: Ledger, postgres_url: str, client: redis.Redis) -> Evidence:
     """Reads both stores. To be called when nothing moves."""
@@ -155,6 +161,8 @@ def _read_postgres(evidence: Evidence, url: str) -> None:
             evidence.notifications = dict(query.fetchall())
             query.execute("select entry_id || ': ' || why from bad_facts")
             evidence.bad_facts = [row[0] for row in query]
+            query.execute(_LOSSES)
+            evidence.losses = list(query)
         with connection, connection.cursor("deliveries") as query:
             query.itersize = 5_000
             query.execute(_DELIVERIES)

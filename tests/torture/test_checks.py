@@ -64,6 +64,8 @@ def the_truth() -> Evidence:
     evidence.rebuilt = dict(evidence.flights)
     evidence.due = {f"n:{NOTE}": BEGAN + 7_200_000.0}
     evidence.keys = [Key("tocsin:due", "zset", -1, 1), Key(f"tocsin:flight:{NOTE[:18]}", "hash", -1, 1)]
+    ledger.faults = [Fault("kill_redis", "redis", BEGAN - 9_000, BEGAN - 8_000)]
+    evidence.losses = [("rolled_back", BEGAN - 7_000)]
     stored = {"SENT": 1, "DELIVERED": 1, "SCHEDULED": 1}
     evidence.api_counts = {EVENT: (stored | {"FAILED": 0}, stored)}
     return evidence
@@ -224,6 +226,11 @@ LIES: list[tuple[str, str, Lie]] = [
         "the API counts otherwise",
         "sums equal the providers' logs",
         lambda e: e.api_counts[EVENT][0].update({"SENT": 2}),
+    ),
+    (
+        "Redis was rebuilt for nothing",
+        "Redis was taken for lost only where",
+        lambda e: e.losses.append(("rolled_back", BEGAN + 20_000)),
     ),
     ("a receipt does not show", "every receipt that was taken shows", lambda e: row(e, SMS, status="SENT")),
 ]
