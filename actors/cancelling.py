@@ -23,6 +23,8 @@ from tocsin.storage.store import Store
 _HELD_MS: Final = 30_000
 _AT_ONCE_S: Final = 2.0
 _A_TURN_S: Final = 10.0
+_WAITS_MS: Final = 5_000
+"""How long one that has to wait for something is left alone, so that others come first."""
 _PAGE: Final = 1_000
 _NIL: Final = str(UUID(int=0))
 
@@ -55,20 +57,22 @@ async def go_on(store: Store) -> None:
         if asked is None:
             return
         await _work(store, asked, until_s)
-        if asked.status == RUNNING:
-            return
-        logger.info("cancellation {} is done: {} deliveries will not be made", asked.id, asked.deliveries)
+        if asked.status != RUNNING:
+            logger.info("cancellation {} is done: {} deliveries will not be made", asked.id, asked.deliveries)
 
 
 async def _work(store: Store, asked: Cancellation, until_s: float) -> None:
     """Works on it until it is done, or cannot go on now, or `until_s` by the monotonic clock."""
+    waits_ms = 0
     try:
-        while asked.status == RUNNING and time.monotonic() < until_s and await _STAGES[_stage(asked)](store, asked):
+        while asked.status == RUNNING and not waits_ms and time.monotonic() < until_s:
+            waits_ms = 0 if await _STAGES[_stage(asked)](store, asked) else _WAITS_MS
             await store.postgres.call(cancellations.keep, asked, _HELD_MS)
     except Unavailable as error:
+        waits_ms = _WAITS_MS
         logger.warning("cancellation {} goes on later: {}", asked.id, error)
     with suppress(Unavailable):
-        await store.postgres.call(cancellations.keep, asked, 0)
+        await store.postgres.call(cancellations.keep, asked, waits_ms)
 
 
 def _stage(asked: Cancellation) -> str:

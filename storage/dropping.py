@@ -30,7 +30,7 @@ select count(*) from (select from deliveries where status in ('SCHEDULED', 'QUEU
 """
 _UNFINISHED: Final = """
 select count(*) from (select from events where status in ('PENDING', 'PROCESSING')
-  and id < %s::uuid limit %s) as counted
+  and accepted_at is not null and id < %s::uuid limit %s) as counted
 """
 
 

@@ -78,7 +78,35 @@ async def test_events_are_stopped_by_type_and_time_and_what_is_over_stays_as_it_
         assert await counts(served, event["id"]) == {"QUEUED": 1, "reason": None}
 
 
-async def test_one_person_s_notifications_are_stopped_alone_be_they_routed_or_not(served: Served) -> None:
+async def test_ids_that_nothing_has_are_passed_over_and_alone_are_not_found(served: Served) -> None:
+    nothing = "0199a0c0-0000-7000-8000-000000000000"
+    one = await served.routed(**AT_ONCE, recipients=[ASHA], channels=["EMAIL"])
+    done = await stop(served, ids=[nothing, one["id"]])
+    assert (done["status"], done["eventCount"], done["ids"]) == ("DONE", 1, [one["id"]])
+    problem_of(await served.api.post("/api/events/cancel", json={"ids": [nothing]}), 404, "not_found")
+
+
+async def test_one_that_has_to_wait_holds_up_no_younger_one(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    await served.posted(**AT_ONCE, recipients=[ASHA, BINA], channels=["EMAIL"])
+    waiting = await stop(served, userId="asha")
+    monkeypatch.setattr(cancelling, "_AT_ONCE_S", 0.0)
+    other = await served.routed(type="a.b", **AT_ONCE, recipients=[BINA], channels=["EMAIL"])
+    younger = await stop(served, ids=[other["id"]])
+    assert (waiting["status"], younger["status"]) == ("RUNNING", "RUNNING")
+    monkeypatch.setattr(cancelling, "_A_TURN_S", 1.0)
+
+    async def is_done() -> bool:
+        await cancelling.go_on(served.store)
+        return bool((await served.api.get(f"/api/cancellations/{younger['id']}")).json()["status"] == "DONE")
+
+    await eventually(is_done)
+    assert (await served.api.get(f"/api/cancellations/{waiting['id']}")).json()["status"] == "RUNNING"
+
+
+async def test_one_person_s_notifications_are_stopped_alone_be_they_routed_or_not(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cancelling, "_WAITS_MS", 1)
     routed = await served.routed(**AT_ONCE, recipients=[ASHA, BINA], channels=["EMAIL", "SMS"])
     unrouted = await served.posted(**AT_ONCE, recipients=[ASHA, BINA], channels=["IN_APP", "EMAIL"])
     asked = await stop(served, userId="asha", reason="moved away")
