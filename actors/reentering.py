@@ -18,8 +18,9 @@ from tocsin.storage.store import Store
 async def reenter(store: Store, event: UUID, *, exact: bool) -> int:
     """Enters the event with whom it has still to reach; answers how many were named, or 1 where only its audience is
     left to be looked through. `exact` False: they may have been reached, so what would start at once counts as begun
-    by nobody knows whom. Nobody where Postgres refused to store something of it. Of one that was withdrawn nothing
-    starts; where its people may have been reached it is left as it is, for they would show as cancelled."""
+    by nobody knows whom. Nobody where Postgres refused to store something of it, or where somebody entered it
+    meanwhile. Of one that was withdrawn nothing starts; where its people may have been reached it is left as it is, for
+    they would show as cancelled."""
     if await store.postgres.call(ledger.refused, [str(event)]):
         return 0
     found = await store.postgres.call(rows.stored_events, [event])
@@ -35,7 +36,8 @@ async def reenter(store: Store, event: UUID, *, exact: bool) -> int:
     users = {note: person.id for note, person in unrouted.people.items()}
     await refilling.mark_read({note: (users[note], at_ms) for note, at_ms in unrouted.read_ms.items()})
     await refilling.mark_known(stored.event, [(each.notification, each.step) for each in unrouted.known])
-    await store.motion.forget_event(str(event))
+    if not await store.motion.make_room(str(event), ended=not exact):
+        return 0
     await refilling.enter([Entering(stored.event, people, Again(unrouted.routed, exact, stored.walk))])
     await refilling.keep_inline(stored.event, stored.recipients)
     return len(people) or 1

@@ -140,10 +140,10 @@ class Motion:
         arguments = [part for kind, name, may_go in names for part in (kind, name, "1" if may_go else "0")]
         return [str(text) for text in await self._scripts.run("tidy", "1" if mend else "0", _KEPT_MS, *arguments)]
 
-    async def forget_event(self, event: str) -> None:
-        """Makes room for an event to be entered anew."""
-        with told():
-            await self._client.delete(self._keys.event(event))
+    async def make_room(self, event: str, *, ended: bool) -> bool:
+        """Makes room for an event to be entered anew; False while it is on its way, and, unless `ended`, when it has
+        come to its end."""
+        return bool(await self._scripts.run("room", event, "1" if ended else "0"))
 
     async def drop(self, droppings: Sequence[Dropping]) -> list[bool]:
         """Takes out what is still as it was seen; answers for each whether it was."""

@@ -17,6 +17,7 @@ from tocsin.actors.fan_out import fan_out
 from tocsin.actors.missing import put_back
 from tocsin.actors.persist import Persister
 from tocsin.actors.reconcile import Reconciler, RunUnderWay
+from tocsin.actors.reentering import reenter
 from tocsin.actors.route import route
 from tocsin.channels.contract import Sender
 from tocsin.domain import ids
@@ -328,6 +329,22 @@ async def test_an_event_that_redis_lost_goes_on_with_whom_it_had_not_reached(sce
         assert await scene.statuses() == {"QUEUED": 150}
         claims = [*await scene.claim("t1"), *await scene.claim("t2")]
     assert len({claim.user for claim in claims}) == len(claims) == 150
+
+
+@pytest.mark.parametrize("over", [False, True])
+async def test_an_event_that_somebody_entered_meanwhile_is_left_alone(scene: Scene, *, over: bool) -> None:
+    """Postgres has not heard yet of what came of it, so it looks as if nobody had been reached."""
+    event = an_event(Step(Channel.IN_APP, 0), SOON, recipient_count=50)
+    async with scene.draining():
+        await scene.store.accept(event, people(*FIFTY), None)
+        await scene.store.caught_up()
+    await scene.lose_event(event)
+    await scene.store.flights.accept(event, people(*FIFTY), None)
+    if over:
+        page = await scene.store.flights.take_page(event, "0")
+        await scene.store.flights.route(event, page.chunk or 0, [routing(event, user) for user in FIFTY])
+    assert await reenter(scene.store, event.id, exact=True) == 0
+    assert (await scene.store.flights.progress(event.id)).cursor == ("50" if over else "0")
 
 
 async def test_an_event_that_redis_lost_with_its_flights_goes_on_too(scene: Scene) -> None:

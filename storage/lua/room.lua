@@ -1,0 +1,14 @@
+-- Makes room for an event to be entered anew, unless it is on its way: somebody may have entered it meanwhile.
+-- ARGV: namespace, event, 1 when one that has come to its end may go too.
+-- Answers 1 where there is room.
+
+if is_lost() then
+  return refuse()
+end
+local key = event_key(ARGV[2])
+local state = redis.call('HMGET', key, 'cursor', 'fanned')
+if state[1] and (ARGV[3] ~= '1' or state[2] ~= '1' or open_chunks(ARGV[2]) > 0) then
+  return 0
+end
+redis.call('DEL', key)
+return 1
