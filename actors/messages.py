@@ -19,11 +19,14 @@ async def messages_for(
 ) -> dict[Claim, Message | None]:
     """What each claim has to say; None for one that has no address any more. A claim whose event or person cannot be
     known now, because Postgres is away, is left out. `known` remembers events from one call to the next."""
-    events = {} if known is None else known
+    known = {} if known is None else known
     wanted = {claim.event for claim in claims}
-    if len(events) > _MOST_KNOWN:
-        events.clear()
+    # A copy: others of this lane forget events meanwhile.
+    events = {event: known[event] for event in wanted & known.keys()}
     events |= await store.events(wanted - events.keys())
+    known |= events
+    for oldest in list(known)[:-_MOST_KNOWN]:
+        del known[oldest]
     people = await store.reached([(claim.event, claim.user) for claim in claims])
     return {
         claim: _message(claim, events[claim.event], people[claim.event, claim.user])

@@ -224,8 +224,8 @@ class Lane:
             self._busy += len(batch)
             begun: list[_Prepared] = []
             try:
+                began_s = time.monotonic()  # the lease counts from within
                 begun = await self._begun(batch)
-                began_s = time.monotonic()
                 for claim, message in begun:
                     self._start(self._send_in_slot(claim, message, began_s))
             except Unavailable as error:
@@ -247,6 +247,8 @@ class Lane:
         for _ in batch:
             self._ready.popleft()
         self._ready_since_s = time.monotonic()
+        if not self._ready:
+            self._changed.set()
         return batch
 
     async def _begun(self, messages: Sequence[_Prepared]) -> list[_Prepared]:

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
+from uuid import UUID
 
 import pytest
 from loguru import logger
@@ -14,6 +15,7 @@ from tests.scenes import an_event, people, routed
 from tests.workbench import store_without_postgres
 from tocsin.actors import claims
 from tocsin.actors.fan_out import fan_out
+from tocsin.actors.messages import messages_for
 from tocsin.actors.metrics import SendCounters, StoredCounters
 from tocsin.actors.outcomes import SendRules
 from tocsin.actors.route import route
@@ -21,6 +23,7 @@ from tocsin.actors.send import Lane
 from tocsin.channels.contract import Message, Outcome, OutcomeKind
 from tocsin.domain.delivery import Channel, Reason
 from tocsin.domain.errors import RedisAway, SettingError
+from tocsin.domain.event import Event
 from tocsin.domain.plan import Step
 from tocsin.domain.retry import RetryRule
 from tocsin.storage.flight_parts import Ending
@@ -410,6 +413,23 @@ async def test_only_sends_that_had_begun_count_as_broken_off(store: Store, monke
     await asyncio.gather(waiting, running)
     logger.remove(sink)
     assert said == ["1 sends on SMS were broken off; they will show as uncertain"]
+
+
+async def test_what_others_forget_meanwhile_is_still_known_to_who_asked(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await sms_to(store, "u1")
+    made = await store.attempts.claim(Channel.SMS, "t", 1, lease_ms=9_000, attempts=3, resend=False)
+    known: dict[UUID, Event] = {}
+    assert len(await messages_for(store, made, known)) == len(known) == 1
+    reached = store.reached
+
+    async def meanwhile(wanted: Any) -> Any:
+        known.clear()
+        return await reached(wanted)
+
+    monkeypatch.setattr(store, "reached", meanwhile)
+    assert len(await messages_for(store, made, known)) == 1
 
 
 async def test_what_was_late_by_our_own_doing_says_nothing_of_the_provider(store: Store) -> None:
