@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -11,12 +12,13 @@ from typing import Any, Final
 from tocsin.cli.csv_rows import BadLine, NotATable, Row, read_rows
 from tocsin.domain.addresses import USER_ID, known_timezone, normal_email, normal_phone
 from tocsin.domain.errors import InvalidInput
-from tocsin.domain.filters import is_name
+from tocsin.domain.filters import GREATEST, is_name
 
 COLUMNS: Final = ("id", "email", "phone", "name", "locale", "timezone", "active", "attributes")
 _ATTRIBUTE: Final = "attributes."
 _YES_OR_NO: Final = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 _CHECKS: Final = {"email": normal_email, "phone": normal_phone, "timezone": known_timezone}
+_is_number: Final = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?").fullmatch
 _REMEMBERED: Final = 100_000
 """How many ids are kept to find two lines with the same: so that memory stays the same, however long the file."""
 
@@ -96,12 +98,12 @@ def _truth(text: str, column: str) -> bool:
 
 
 def _number(text: str, column: str) -> int | float:
-    for number in (int, float):
-        try:
-            return number(text)
-        except ValueError:
-            continue
-    raise InvalidInput(column, "it is not a number")
+    if not _is_number(text):
+        raise InvalidInput(column, "it is not a number")
+    number = float(text) if set(text) & set(".eE") else int(text)
+    if not abs(number) <= GREATEST:
+        raise InvalidInput(column, f"it is not within {GREATEST:.0e}")
+    return number
 
 
 def _list(text: str, column: str) -> list[str]:
@@ -111,6 +113,7 @@ def _list(text: str, column: str) -> list[str]:
 def _object(text: str, column: str) -> dict[str, Any]:
     try:
         found = json.loads(text)
+        json.dumps(found, allow_nan=False)
     except ValueError:
         found = None
     if not isinstance(found, dict):

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from starlette.responses import Response
 
-from tocsin.domain.addresses import fit_user_id
+from tocsin.domain.addresses import USER_ID, fit_user_id
 from tocsin.domain.audience import fit_roles, fit_topic_key
 from tocsin.domain.errors import InvalidInput, NotFound
 from tocsin.http.caller import SENDERS, VIEWERS
@@ -105,7 +105,8 @@ async def post_members(call: Call[PostMembers, NoQuery]) -> MembersPosted:
 async def delete_members(call: Call[DeleteMembers, NoQuery]) -> MembersDeleted:
     """Ends the memberships of those named."""
     _check_count(call, len(call.body.user_ids), "/userIds")
-    removed = await call.context.store.postgres.call(topics.remove_members, _key(call), call.body.user_ids)
+    named = [user for user in call.body.user_ids if USER_ID.fullmatch(user)]
+    removed = await call.context.store.postgres.call(topics.remove_members, _key(call), named)
     return MembersDeleted(removed=removed)
 
 

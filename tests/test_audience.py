@@ -209,7 +209,7 @@ async def test_members_are_counted_listed_and_replaced(served: Served) -> None:
     problem_of(await served.api.post(url, json={"members": wrong, "replace": True}), 422, "bad_user_id")
     replaced = (await served.api.post(url, json={"members": members[:1], "replace": True})).json()
     assert (replaced["removed"], replaced["unchanged"]) == (2, 1)
-    gone = await served.api.request("DELETE", url, json={"userIds": ["asha", "nobody"]})
+    gone = await served.api.request("DELETE", url, json={"userIds": ["asha", "nobody", "no\0body"]})
     assert gone.json() == {"success": True, "removed": 1}
     assert (await served.api.get("/api/topics/family:17")).json()["members"] == 0
     assert (await served.api.delete("/api/topics/family:17")).status_code == 204

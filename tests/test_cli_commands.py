@@ -241,12 +241,15 @@ def test_a_topic_is_made_filled_from_a_table_and_told(shell: Shell, api: httpx.C
     people.write_text(
         "id,attributes.age:number,attributes.languages:list,attributes\n"
         'crowd-1,41,hi|en,"{""gotra"": ""Sharma""}"\ncrowd-2,17,,\ncrowd-3,old,,\n'
+        "crowd-4,nan,,\ncrowd-5,1e400,,\n"
     )
     imported = shell.answer("users", "import", str(people), "--report", str(report), status=1)
     assert (imported["imported"], imported["bad"][0]["column"]) == (2, "attributes.age:number")
     assert report.read_text().splitlines() == [
         "line,column,reason,mend",
         "4,attributes.age:number,it is not a number,",
+        "5,attributes.age:number,it is not a number,",
+        "6,attributes.age:number,it is not within 1e+15,",
     ]
     attributes = api.get("/api/users/crowd-1").json()["attributes"]
     assert attributes == {"age": 41, "languages": ["hi", "en"], "gotra": "Sharma"}
