@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import redis
 
+from tests.scenes import people
 from tests.test_rebuild import IN_APP, SMS_LATER, SMS_NOW, Process, an_event_of, opened
 from tocsin.domain.delivery import Status
 from tocsin.domain.errors import PostgresAway, RedisLost
@@ -302,3 +303,14 @@ async def test_a_witness_is_forgotten_when_all_that_it_told_is_stored_since_long
     assert await names() == both
     await process.ask("update witnesses set seen_at = now(), drained_at = now() where name = %s", process.name)
     assert await names() == {process.name}
+
+
+@pytest.mark.servers
+async def test_an_event_that_postgres_has_is_not_entered_by_a_call_that_comes_after_a_loss(process: Process) -> None:
+    """It may have been entered, routed and sent in the life before: whoever rebuilds knows."""
+    event = an_event_of(SMS_NOW)
+    await process.store.flights.accept(event, people("u1"), None)
+    await process.flush()
+    with pytest.raises(RedisLost):
+        await process.store.flights.accept(event, people("u1"), None)
+    assert await process.store.flights.event(event.id) is None

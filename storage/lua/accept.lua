@@ -12,6 +12,10 @@ local named, horizon = string.match(ARGV[10], '^(%d+)|(.*)$')
 local key = event_key(event)
 -- Postgres counts how often an event was entered; what is told of it says which time it is (event.lua).
 local generation = string.match(content, '^{"id":"[^"]*","generation":(%d+)') or '0'
+if fact == '' and is_lost() then
+  -- Postgres has it: the rebuild enters it, or a job does. A call that comes late would enter it once more.
+  return refuse()
+end
 if is_rebuilding() then
   if is_lost() then
     return refuse()
