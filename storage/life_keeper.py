@@ -70,6 +70,8 @@ class LifeKeeper:
             except Unavailable as error:
                 logger.debug("looking which life of Redis this is waits: {}", error)
                 with suppress(PostgresAway):
+                    # Whoever rebuilds Redis afterwards waits for what this process knows.
+                    await self._postgres.call(lives.seen, self._name)
                     await self.store_resting()
             except Exception:
                 logger.exception("looking which life of Redis this is failed")

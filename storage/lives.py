@@ -114,6 +114,12 @@ def beat(name: str, drained_age_ms: int, epoch: str) -> Known:
     return known(epoch)
 
 
+def seen(name: str) -> None:
+    """Says that a process lives, which cannot say now up to when everything is stored: Redis is away."""
+    with cursor() as query:
+        query.execute("update witnesses set seen_at = now() where name = %s", (name,))
+
+
 def testify(name: str, coming: str, *, complete: bool) -> None:
     """Says that a process has told again what may not be stored, for the life to come."""
     with cursor() as query:

@@ -11,10 +11,11 @@ import redis
 from tests.scenes import people
 from tests.test_rebuild import IN_APP, SMS_LATER, SMS_NOW, Process, an_event_of, opened
 from tocsin.domain.delivery import Status
-from tocsin.domain.errors import PostgresAway, RedisLost
+from tocsin.domain.errors import PostgresAway, RedisAway, RedisLost
 from tocsin.domain.settings import load
 from tocsin.storage import life as memory
 from tocsin.storage import lives
+from tocsin.storage.database import cursor
 from tocsin.storage.flight_parts import Ending
 from tocsin.storage.life import UNKNOWN, Life
 from tocsin.storage.postgres import Postgres
@@ -314,3 +315,28 @@ async def test_an_event_that_postgres_has_is_not_entered_by_a_call_that_comes_af
     with pytest.raises(RedisLost):
         await process.store.flights.accept(event, people("u1"), None)
     assert await process.store.flights.event(event.id) is None
+
+
+@pytest.mark.servers
+async def test_who_is_silent_because_redis_is_away_is_waited_for(
+    process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper, postgres = process.store.keeper, process.store.postgres
+    await keeper.look()
+    await postgres.call(long_silent)
+    assert (await postgres.call(lives.heard, "coming")).missing == 0
+
+    async def away() -> None:
+        raise RedisAway("Redis does not answer")
+
+    monkeypatch.setattr(keeper, "look", away)
+    keeping = asyncio.create_task(keeper.run())
+    async with asyncio.timeout(5):
+        while not (await postgres.call(lives.heard, "coming")).missing:  # noqa: ASYNC110  # the other end is Postgres
+            await asyncio.sleep(0.01)
+    keeping.cancel()
+
+
+def long_silent() -> None:
+    with cursor() as query:
+        query.execute("update witnesses set drained_at = now(), seen_at = now() - interval '1 minute'")

@@ -199,6 +199,7 @@ def _rebuilding() -> None:
     lives.is_new()
     lives.begin_first("life")
     lives.beat("process", 100, "life")
+    lives.seen("process")
     lives.testify("process", "other", complete=True)
     lives.heard("other")
     lives.store_rebuilt(life)
