@@ -18,7 +18,7 @@ from tocsin.channels.cleaning import cleaned, private_parts
 from tocsin.channels.contract import OutcomeKind
 from tocsin.channels.links import action_link
 from tocsin.channels.senders.threads import NotBegun, StillRunning, Threads
-from tocsin.channels.senders.transport import Call, after_error, is_loopback, prepare
+from tocsin.channels.senders.transport import Call, GivenUp, after_error, is_loopback, prepare
 from tocsin.domain.delivery import Reason
 
 PUBLIC = "https://tell.example.org"
@@ -228,3 +228,11 @@ def test_a_certificate_that_is_not_trusted_keeps_everything_back(session: reques
     outcome = after_error(call, caught.value)
     assert (outcome.kind, call.handed_over) == (OutcomeKind.TEMPORARY, False)
     assert "certificate" in (outcome.message or "")
+
+
+def test_what_was_given_up_hands_nothing_over_any_more() -> None:
+    call: Call[None] = Call(lambda: None)
+    assert after_error(call).kind is OutcomeKind.TEMPORARY
+    with pytest.raises(GivenUp):
+        call.note(handed_over=True)
+    assert not call.handed_over

@@ -32,14 +32,32 @@ UNREADABLE: Final = (AttributeError, KeyError, TypeError, ValueError)
 _running = threading.local()
 
 
+class GivenUp(OSError):
+    """A call came to its request after its time was over."""
+
+
 class Call(Generic[T]):
     """Work that makes requests in one thread. Remembers whether any of the last one was written to a connection, and
     its answer, as soon as that has begun."""
 
     def __init__(self, work: Callable[[], T]) -> None:
         self._work = work
+        self._handing_over = threading.Lock()
+        self._given_up = False
         self.handed_over = False
         self.answer: requests.Response | None = None
+
+    def note(self, *, handed_over: bool) -> None:
+        """Raises GivenUp instead of handing anything over that nobody waits for any more."""
+        with self._handing_over:
+            if handed_over and self._given_up:
+                raise GivenUp("its time was over")
+            self.handed_over = handed_over
+
+    def give_up(self) -> None:
+        """From now on nothing is handed over that was not by now."""
+        with self._handing_over:
+            self._given_up = True
 
     def __call__(self) -> T:
         _running.call = self
@@ -130,6 +148,7 @@ def is_loopback(url: str) -> bool:
 def after_error(call: Call[Any], error: BaseException | None = None) -> Outcome:
     """The outcome of a call that ended in an error, or (without one) that is still under way when time is up. It is
     known to have failed if it was answered so, or if nothing of it was written; otherwise it is unknown."""
+    call.give_up()
     if call.answer is not None:
         return after_status(call.answer.status_code, call.answer.headers)
     if not call.handed_over:
@@ -191,7 +210,7 @@ def _kind_of_class(status: int) -> tuple[OutcomeKind, Reason]:
 def _note(*, handed_over: bool) -> None:
     call: Call[Any] | None = getattr(_running, "call", None)
     if call is not None:
-        call.handed_over = handed_over
+        call.note(handed_over=handed_over)
 
 
 def _use_noting_pools(manager: Any) -> None:
