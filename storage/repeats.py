@@ -8,8 +8,12 @@ away, and nobody else would know.
 import asyncio
 import json
 from collections import deque
+from contextlib import suppress
 from typing import Any, Final
 from uuid import uuid4
+
+from loguru import logger
+from redis.exceptions import WatchError
 
 from tocsin.domain.errors import KeyMismatch, RedisAway, StillRunning, Unavailable
 from tocsin.storage.accepted_rows import Idempotency
@@ -30,6 +34,7 @@ class Repeats:
     def __init__(self, client: Any, keys: Keys) -> None:
         self._client = client
         self._keys = keys
+        self._taken: dict[str, str] = {}
         self._late: deque[tuple[Idempotency, dict[str, Any]]] = deque(maxlen=_MOST_LATE)
         self._keeping: asyncio.Task[None] | None = None
 
@@ -48,6 +53,7 @@ class Repeats:
             mine = await self._client.set(place, taken, nx=True, ex=_RUNNING_S)
             text = None if mine else await self._client.get(place)
         if text in {None, taken}:
+            self._taken[place] = taken
             return None
         known = json.loads(text)
         if known["hash"] != given.hash:
@@ -59,6 +65,7 @@ class Repeats:
 
     async def finish(self, given: Idempotency, answer: dict[str, Any]) -> None:
         """Keeps the answer for a day: now, or as soon as Redis is back. Raises Overloaded."""
+        self._taken.pop(self._keys.idempotency(given.scope, given.key), None)
         try:
             await self._keep(given, answer)
         except RedisAway:
@@ -72,6 +79,9 @@ class Repeats:
                 await self._keep(*self._late[0])
             except Unavailable:
                 await asyncio.sleep(_AGAIN_S)
+            except Exception:
+                logger.exception("what was answered to an Idempotency-Key could not be kept; it is tried again")
+                await asyncio.sleep(_AGAIN_S)
             else:
                 self._late.popleft()
 
@@ -81,6 +91,16 @@ class Repeats:
             await self._client.set(self._keys.idempotency(given.scope, given.key), told_again, ex=_DAY_S)
 
     async def abandon(self, given: Idempotency) -> None:
-        """Frees the key of a request that did nothing."""
-        with told():
-            await self._client.delete(self._keys.idempotency(given.scope, given.key))
+        """Frees the key of a request that did nothing; not one that it never took, or that has an answer by now, which
+        another request was given while Redis was away. Raises RedisAway."""
+        place = self._keys.idempotency(given.scope, given.key)
+        taken = self._taken.pop(place, None)
+        if taken is None:
+            return
+        with told(), suppress(WatchError):
+            async with self._client.pipeline(transaction=True) as pipeline:
+                await pipeline.watch(place)
+                if await pipeline.get(place) == taken:
+                    pipeline.multi()
+                    pipeline.delete(place)
+                    await pipeline.execute()

@@ -1,12 +1,14 @@
 """Real processes of the program, for tests that start, kill and ask them."""
 
 import os
+import random
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -40,13 +42,13 @@ def eventually(look: Callable[[], Value], limit_s: float = 30.0, every_s: float 
 
 
 def free_port() -> int:
-    """A port that nobody listens on now."""
-    import socket
+    """A port that nobody listens on now, and that no connection will be given: those are from 32768 up."""
 
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    while True:
+        port = random.SystemRandom().randrange(20_000, 32_768)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class Program:

@@ -134,3 +134,28 @@ async def test_an_answer_that_redis_was_away_for_is_known_to_it_when_it_is_back(
     assert await repeats.begin(KEY) == {"id": "1"}
     await repeats.close()
     await client.aclose()
+
+
+async def test_a_request_that_failed_frees_no_key_whose_answer_came_late() -> None:
+    """Redis was away when the first was answered; the repetition found no key, took it, and found Postgres away."""
+    server = fakeredis.FakeServer()
+    keys, client = Keys("t", "notifications"), fakeredis.FakeAsyncRedis(server=server, decode_responses=True)
+    first, second = Repeats(client, keys), Repeats(client, keys)
+    assert await second.begin(KEY) is None
+    await first.finish(KEY, {"id": "1"})
+    await second.abandon(KEY)
+    assert await second.begin(KEY) == {"id": "1"}
+    await client.aclose()
+
+
+async def test_a_request_that_never_took_its_key_frees_nobody_elses() -> None:
+    server = fakeredis.FakeServer()
+    keys, client = Keys("t", "notifications"), fakeredis.FakeAsyncRedis(server=server, decode_responses=True)
+    first, second = Repeats(client, keys), Repeats(client, keys)
+    assert await first.begin(KEY) is None
+    await second.abandon(KEY)
+    with pytest.raises(StillRunning):
+        await second.begin(KEY)
+    await first.abandon(KEY)
+    assert await second.begin(KEY) is None
+    await client.aclose()
