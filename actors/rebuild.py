@@ -29,6 +29,8 @@ from tocsin.storage.store import Store
 _LOOK_S: Final = 0.2
 _AGAIN_S: Final = 1.0
 _TESTIMONY_S: Final = 5.0
+_NOTICED_S: Final = 1.5
+"""Within this every living process has noticed, and said that it is there: it looks once a second."""
 _DRAIN_S: Final = 5.0
 _PAGE: Final = 2_000
 _DELIVERIES_A_PAGE: Final = 20_000
@@ -90,10 +92,11 @@ class Rebuilder:
 
     async def _prepared(self, coming: str) -> bool:
         """Waits for testimony and until everything told is stored. True when nothing that was told is missing."""
-        deadline_s = time.monotonic() + self._testimony_s
+        began_s = time.monotonic()
         while True:
             heard = await self._store.postgres.call(lives.heard, coming)
-            if not heard.missing or time.monotonic() > deadline_s:
+            waited_s = time.monotonic() - began_s
+            if waited_s > (self._testimony_s if heard.missing else min(_NOTICED_S, self._testimony_s)):
                 break
             await asyncio.sleep(_LOOK_S)
         while True:

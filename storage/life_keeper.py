@@ -127,11 +127,15 @@ class LifeKeeper:
         if self._beats % _BEAT_EVERY != 1:
             return
         age_ms = 0 if found.oldest_ms is None else max(0, found.now_ms - found.oldest_ms)
-        with suppress(PostgresAway):
+        try:
             known = await self._postgres.call(lives.beat, self._name, age_ms, found.epoch)
-            self._life.follow(known.mark)
-            if known.newest != found.epoch:
-                await self._judge(await self._ask())
+        except PostgresAway:
+            # At the next look again: whoever is not seen once Postgres is back counts as silent before long.
+            self._beats = 0
+            return
+        self._life.follow(known.mark)
+        if known.newest != found.epoch:
+            await self._judge(await self._ask())
 
     async def _judge(self, found: Look) -> None:
         """Redis is not as it was known: either another life has begun, or this is no life."""
@@ -191,6 +195,9 @@ class LifeKeeper:
         """Tells again what may not be stored, and says so."""
         if self._testified == coming:
             return
+        with suppress(PostgresAway):
+            # One that started while Postgres was away is no witness yet, and nobody would wait for it.
+            await self._postgres.call(lives.seen, self._name)
         finished = await self._life.finished(_SETTLE_S)
         await self._tell_again(coming)
         with suppress(PostgresAway):

@@ -9,38 +9,50 @@ from typing import Any, Final
 from tocsin.storage.database import cursor, database
 
 _SLOTS: Final = 32
-_SILENT: Final = "interval '15 seconds'"
-"""Longer than a living process is silent while Postgres answers; what a dead one did before is stored by then, or the
-journal was not drained that far."""
-_FORGOTTEN: Final = "interval '1 hour'"
+_ROUND: Final = "interval '5 seconds'"
+_SILENT_ROUNDS: Final = 4
+"""A living process is seen in every round or the next. Of one that was not seen for so many all is stored that it told:
+it was dead by the third of them, and the fourth began when all that was told before the third was stored."""
+_FORGOTTEN_ROUNDS: Final = 720
+"""An hour at least."""
 
 _MARK: Final = """
 insert into journal_marks as known (epoch, slot, number) values (%s, %s, %s)
 on conflict (epoch, slot) do update set number = excluded.number where known.number < excluded.number
 """
 
-_BEAT: Final = """
-insert into witnesses as known (name, drained_at) values (%s, now() - %s * interval '1 millisecond')
-on conflict (name) do update set seen_at = now(), drained_at = excluded.drained_at
+_BEAT: Final = f"""
+with stored as (
+  select now() - %s * interval '1 millisecond' as up_to
+), beginning as (
+  update witness_rounds set number = number + 1, began_at = now() from stored
+  where began_at <= stored.up_to and began_at <= now() - {_ROUND} returning number
+)
+insert into witnesses as known (name, drained_at, round)
+select %s, up_to, coalesce((select number from beginning), (select number from witness_rounds)) from stored
+on conflict (name) do update set seen_at = now(), drained_at = excluded.drained_at, round = excluded.round
+"""  # noqa: S608  # made of constants
+
+_SEEN: Final = """
+insert into witnesses as known (name, round) select %s, number from witness_rounds
+on conflict (name) do update set seen_at = now(), round = excluded.round
 """
 
 _TESTIFY: Final = """
-insert into witnesses as known (name, testified, complete) values (%s, %s, %s)
-on conflict (name) do update set seen_at = now(), testified = excluded.testified, complete = excluded.complete
+insert into witnesses as known (name, testified, complete, round) select %s, %s, %s, number from witness_rounds
+on conflict (name) do update
+set seen_at = now(), testified = excluded.testified, complete = excluded.complete, round = excluded.round
 """
 
-# Whoever was silent long before the last moment up to which everything was stored has nothing to add.
 _HEARD: Final = f"""
 select count(*) filter (where testified is distinct from %s), coalesce(bool_and(complete), true)
-from witnesses, (select max(drained_at) as through from witnesses) as stored
-where testified = %s or through is null or seen_at >= through - {_SILENT}
+from witnesses cross join witness_rounds as latest
+where testified = %s or round > latest.number - {_SILENT_ROUNDS}
 """  # noqa: S608  # made of constants
 
-
-# `_HEARD` counts none of these, and all that they told is stored. Whoever says up to when that is was seen then or
-# later, and stays.
+# Whoever beats is in the latest round, and stays.
 _FORGET: Final = f"""
-delete from witnesses where seen_at < (select max(drained_at) from witnesses) - {_FORGOTTEN}
+delete from witnesses where round < (select number from witness_rounds) - {_FORGOTTEN_ROUNDS}
 """  # noqa: S608  # made of constants
 
 
@@ -110,14 +122,14 @@ def begin_first(epoch: str) -> bool:
 def beat(name: str, drained_age_ms: int, epoch: str) -> Known:
     """Says that a process lives, and that everything older than `drained_age_ms` is stored."""
     with cursor() as query:
-        query.execute(_BEAT, (name, drained_age_ms))
+        query.execute(_BEAT, (drained_age_ms, name))
     return known(epoch)
 
 
 def seen(name: str) -> None:
-    """Says that a process lives, which cannot say now up to when everything is stored: Redis is away."""
+    """Says that a process lives, which cannot say now up to when everything is stored: Redis is away, or lost."""
     with cursor() as query:
-        query.execute("update witnesses set seen_at = now() where name = %s", (name,))
+        query.execute(_SEEN, (name,))
 
 
 def testify(name: str, coming: str, *, complete: bool) -> None:

@@ -279,12 +279,51 @@ async def test_who_stopped_with_nothing_to_tell_is_not_waited_for(process: Proce
 
 @pytest.mark.servers
 async def test_who_died_long_before_the_loss_is_not_waited_for(process: Process, other: Process) -> None:
-    await process.ask("update witnesses set seen_at = seen_at - interval '1 minute' where name = %s", other.name)
     await process.flush()
     await process.store.keeper.look()
+    for later in range(4):
+        assert (await process.store.postgres.call(lives.heard, process.store.life.coming)).missing == 1, later
+        await next_round(process)
     assert (await process.store.postgres.call(lives.heard, process.store.life.coming)).missing == 0
-    await process.ask("update witnesses set drained_at = drained_at - interval '2 minutes'")
-    assert (await process.store.postgres.call(lives.heard, process.store.life.coming)).missing == 1
+
+
+@pytest.mark.servers
+async def test_an_outage_of_postgres_makes_nobody_silent(process: Process, other: Process) -> None:
+    """Nobody could say a word, and what was told meanwhile is not stored."""
+    await process.ask(
+        "update witnesses set seen_at = now() - interval '1 hour', drained_at = now() - interval '1 hour'"
+    )
+    await process.ask("update witness_rounds set began_at = now() - interval '1 hour'")
+    await process.store.postgres.call(lives.beat, process.name, 0, process.store.life.epoch)
+    assert (await process.store.postgres.call(lives.heard, "coming")).missing == 2
+
+
+@pytest.mark.servers
+async def test_no_round_begins_before_what_was_told_in_the_last_one_is_stored(process: Process) -> None:
+    async def rounds(drained_age_ms: int) -> int:
+        before = await process.ask("select number from witness_rounds")
+        await process.store.postgres.call(lives.beat, process.name, drained_age_ms, process.store.life.epoch)
+        return int((await process.ask("select number from witness_rounds"))[0][0] - before[0][0])
+
+    assert await rounds(0) == 0
+    await process.ask("update witness_rounds set began_at = now() - interval '10 seconds'")
+    assert await rounds(11_000) == 0
+    assert await rounds(9_000) == 1
+    assert await rounds(0) == 0
+
+
+@pytest.mark.servers
+async def test_who_starts_while_postgres_is_away_is_waited_for_as_soon_as_it_notices_a_loss(process: Process) -> None:
+    postgres = process.store.postgres
+    await process.ask("delete from witnesses")
+    await process.flush()
+    with process.store.life.under_way():
+        looking = asyncio.create_task(process.store.keeper.look())
+        async with asyncio.timeout(5):
+            while not (await postgres.call(lives.heard, "coming")).missing:  # noqa: ASYNC110  # the other end is Postgres
+                await asyncio.sleep(0.01)
+    await looking
+    assert (await postgres.call(lives.heard, process.store.life.coming)).missing == 0
 
 
 @pytest.mark.servers
@@ -296,13 +335,13 @@ async def test_a_witness_is_forgotten_when_all_that_it_told_is_stored_since_long
         return {name for (name,) in await process.ask("select name from witnesses")}
 
     both = {process.name, other.name}
-    assert await names() == both
     # Nothing is stored since it was seen: a rebuild has to know that it is missing, however long ago that is.
     await process.ask(
         "update witnesses set seen_at = now() - interval '9 days', drained_at = now() - interval '9 days'"
     )
     assert await names() == both
-    await process.ask("update witnesses set seen_at = now(), drained_at = now() where name = %s", process.name)
+    await process.ask("update witness_rounds set number = number + 1000")
+    await process.store.postgres.call(lives.seen, process.name)
     assert await names() == {process.name}
 
 
@@ -339,4 +378,10 @@ async def test_who_is_silent_because_redis_is_away_is_waited_for(
 
 def long_silent() -> None:
     with cursor() as query:
-        query.execute("update witnesses set drained_at = now(), seen_at = now() - interval '1 minute'")
+        query.execute("update witness_rounds set number = number + 10")
+
+
+async def next_round(process: Process) -> None:
+    """Everything is stored, and time goes by."""
+    await process.ask("update witness_rounds set began_at = now() - interval '5 seconds'")
+    await process.store.postgres.call(lives.beat, process.name, 0, process.store.life.epoch)
