@@ -26,7 +26,12 @@ from tests.served import ADMIN_KEY, ASHA, SETTINGS, serving, token_of
 from tocsin.actors.persist import Persister
 from tocsin.domain.settings import Settings
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(240)]
+pytestmark = [
+    pytest.mark.servers,
+    pytest.mark.timeout(240),
+    # The application, in a thread beside, may draw a number of `random` while a request is being made up.
+    pytest.mark.filterwarnings("ignore:Do not use the `random` module inside strategies"),
+]
 
 CHECKS: list[Any] = [
     not_a_server_error,
