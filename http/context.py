@@ -15,7 +15,7 @@ from tocsin.domain.rate import Rate
 from tocsin.domain.settings import Settings
 from tocsin.http.auth import Authenticator
 from tocsin.http.known import Known
-from tocsin.storage import topics, users
+from tocsin.storage import users
 from tocsin.storage.store import Store
 
 
@@ -68,7 +68,3 @@ class Context:
     @cached_property
     def known_users(self) -> Known:
         return Known(self.store, users.known)
-
-    @cached_property
-    def known_topics(self) -> Known:
-        return Known(self.store, topics.known)

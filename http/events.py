@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Annotated, Final
+
+from pydantic import StringConstraints
 
 from tocsin.domain.errors import NotFound
 from tocsin.http.caller import VIEWERS
@@ -10,22 +12,28 @@ from tocsin.http.cursors import id_of, page_of
 from tocsin.http.endpoint import Call, Endpoint
 from tocsin.http.event_shapes import Event, shown
 from tocsin.http.problems import BAD_CURSOR
-from tocsin.http.shapes import Listing, NoQuery, Paging
+from tocsin.http.shapes import Line, Listing, NoQuery, Paging
 from tocsin.storage import queries
 
 _SOON_STORED: Final = 10
 """How many journal entries whoever asks waits for: what the next batch stores, or the one after it."""
 
 
+class EventQuery(Paging):
+    """Which events."""
+
+    key: Annotated[Line, StringConstraints(max_length=200)] | None = None
+
+
 class Events(Listing[Event]):
     """A page of events, the newest first."""
 
 
-async def list_events(call: Call[None, Paging]) -> Events:
-    """The newest events with their counts."""
+async def list_events(call: Call[None, EventQuery]) -> Events:
+    """The newest events with their counts; `?key=` those that were posted with a key, whichever of them has it now."""
     query = call.query
     before = id_of(query.cursor) if query.cursor else None
-    found = await call.context.store.postgres.call(queries.recent_events, query.limit + 1, before)
+    found = await call.context.store.postgres.call(queries.recent_events, query.limit + 1, before, query.key)
     page, after = page_of(found, query.limit, lambda last: last.row.event.id)
     return Events(data=tuple(map(shown, page)), next_cursor=after)
 
@@ -50,7 +58,7 @@ ENDPOINTS: Final = (
         summary="The newest events",
         tag=_TAG,
         who=VIEWERS,
-        query=Paging,
+        query=EventQuery,
         answer=Events,
         problems=(BAD_CURSOR,),
     ),

@@ -1,4 +1,4 @@
-"""Which user ids, or topics, of a request are known, without asking Postgres again for those it just knew."""
+"""Which user ids of a request are known, without asking Postgres again for those it just knew."""
 
 import time
 from collections import OrderedDict

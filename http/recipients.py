@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from tocsin.domain.audience import Audience, audience_of
+from tocsin.domain.errors import PostgresAway
 from tocsin.domain.event import Recipient
 from tocsin.domain.posting import Rejected, screen, screen_ids
 from tocsin.http.context import Context
 from tocsin.http.posting_shapes import PostNotification
 from tocsin.http.problems import KINDS, NO_RECIPIENTS, TOO_MANY, UNKNOWN_TOPIC, FieldError, Problem, from_errors
+from tocsin.storage import topics
 
 SHOWN_OF_ID: Final = 128
 """How much is shown of an id that cannot be one."""
@@ -72,20 +74,28 @@ async def people_of(context: Context, body: PostNotification) -> People:
 
 async def _audience_of(context: Context, body: PostNotification) -> Audience | None:
     """Whom a request is for beside those it names. Raises InvalidInput, and Problem for a topic that is not known."""
-    topics = [(topic.key, topic.roles) for topic in body.topics]
-    audience = audience_of(topics, body.segment, subscribers=body.subscribers, everyone=body.everyone)
+    asked = [(topic.key, topic.roles) for topic in body.topics]
+    audience = audience_of(asked, body.segment, subscribers=body.subscribers, everyone=body.everyone)
     if audience is None or not audience.topics:
         return audience
-    unknown = await context.known_topics.unknown([topic.key for topic in audience.topics])
-    places = [place for place, (key, _) in enumerate(topics) if key in unknown]
+    known = await _known_topics(context, [topic.key for topic in audience.topics])
+    places = [place for place, (key, _) in enumerate(asked) if key not in known]
     if places:
         raise from_errors(
             [
-                FieldError(UNKNOWN_TOPIC, f"/topics/{place}/key", f"There is no topic {topics[place][0]}.")
+                FieldError(UNKNOWN_TOPIC, f"/topics/{place}/key", f"There is no topic {asked[place][0]}.")
                 for place in places[:_MOST_ERRORS]
             ]
         )
     return audience
+
+
+async def _known_topics(context: Context, keys: Sequence[str]) -> set[str]:
+    """Those of `keys` that are topics now; with Postgres away all, for the fan-out, which waits for it, finds out."""
+    try:
+        return await context.store.postgres.call(topics.known, keys)
+    except PostgresAway:
+        return set(keys)
 
 
 def _nobody(body: PostNotification, people: People) -> Problem:

@@ -60,9 +60,7 @@ async def get_topic(call: Call[None, NoQuery]) -> TopicWithMembers:
 
 async def delete_topic(call: Call[None, NoQuery]) -> Response:
     """Removes a topic with its members. An event that is being fanned out to it reaches nobody more."""
-    key = _key(call)
-    found = await call.context.store.postgres.call(topics.delete_topic, key)
-    call.context.known_topics.forget(key)
+    found = await call.context.store.postgres.call(topics.delete_topic, _key(call))
     if not found:
         raise NotFound
     return Response(status_code=204)

@@ -67,11 +67,14 @@ def event_audit(event: UUID) -> EventAudit | None:
     return EventAudit(row, counts_of([event])[event]) if row else None
 
 
-def recent_events(limit: int, before: UUID | None = None) -> list[EventAudit]:
-    """Up to `limit` events with their counts, the newest first, those before the id `before`."""
+def recent_events(limit: int, before: UUID | None = None, key: str | None = None) -> list[EventAudit]:
+    """Up to `limit` events with their counts, the newest first, those before the id `before`; with `key` those that
+    were posted with it."""
     query = models.Event.select(*_AUDITED).where(models.Event.accepted_at.is_null(False))
     if before is not None:
         query = query.where(models.Event.id < before)
+    if key is not None:
+        query = query.where(models.Event.event_key == key)
     rows = [_row(row) for row in query.order_by(models.Event.id.desc()).limit(limit)]
     counts = counts_of([row.event.id for row in rows])
     return [EventAudit(row, counts[row.event.id]) for row in rows]

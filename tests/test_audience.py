@@ -11,6 +11,7 @@ from tocsin.actors.fan_out import fan_out
 from tocsin.actors.route import route
 from tocsin.domain.errors import PostgresAway
 from tocsin.domain.settings import Settings
+from tocsin.storage import topics
 from tocsin.storage.database import cursor
 
 pytestmark = pytest.mark.servers
@@ -77,6 +78,14 @@ async def test_an_unknown_topic_is_named(served: Served) -> None:
     body = {"type": "t", "message": "m", "topics": [{"key": "family:17"}, {"key": "family:18"}]}
     problem = problem_of(await served.api.post("/api/notifications", json=body), 422, "unknown_topic")
     assert (problem["field"], problem["detail"]) == ("/topics/1/key", "There is no topic family:18.")
+
+
+async def test_a_topic_that_another_process_removed_is_named_at_once(served: Served) -> None:
+    await family(served)
+    body = {"type": "t", "message": "m", "topics": [{"key": "family:17"}]}
+    assert (await served.api.post("/api/notifications", json=body)).status_code == 202
+    assert await served.store.postgres.call(topics.delete_topic, "family:17")
+    problem_of(await served.api.post("/api/notifications", json=body), 422, "unknown_topic")
 
 
 async def test_many_people_are_stored_at_once_and_the_wrong_ones_are_named(served: Served) -> None:

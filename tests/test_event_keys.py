@@ -83,6 +83,15 @@ async def test_a_key_is_free_again_when_everything_has_gone_out_or_was_stopped(s
     problem_of(await served.api.post("/api/events/cancel", json={"key": "order:99"}), 404, "not_found")
 
 
+async def test_the_events_of_a_key_are_listed_the_newest_first(served: Served) -> None:
+    first, second = [await served.posted(**MAIL, signature=version) for version in ("v1", "v2")]
+    await served.posted(**MAIL | {"key": "order:18"})
+    page = (await served.api.get("/api/events", params={"key": "order:17", "limit": 1})).json()
+    rest = (await served.api.get("/api/events", params={"key": "order:17", "cursor": page["nextCursor"]})).json()
+    assert [[each["id"] for each in some["data"]] for some in (page, rest)] == [[second["id"]], [first["id"]]]
+    assert (await served.api.get("/api/events", params={"key": "order:99"})).json() == {"data": [], "nextCursor": None}
+
+
 async def test_a_signature_needs_a_key_and_a_repetition_is_answered_as_the_first_time(served: Served) -> None:
     bad = await served.api.post(
         "/api/notifications", json={"type": "a.b", "message": "x", "recipients": [ASHA], "signature": "v1"}

@@ -73,6 +73,7 @@ def _events() -> None:
     queries.event_audit(known[0])
     queries.recent_events(50, known[50])
     queries.recent_events(50)
+    queries.recent_events(50, known[50], "order:1")
     queries.unfinished_events(5_000, 200, started=False)
     queries.unfinished_events(5_000, 200, event)
     queries.still_unfinished(known)
