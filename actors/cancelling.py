@@ -1,8 +1,8 @@
-"""Stopping events: at once by a mark that every script honours, their rows after it page by page (S7).
+"""Stopping events: at once by marks that every script honours (storage/stops.py), rows after it page by page (S7).
 
-What is asked is kept in Postgres before anything is done, with the place where it goes on, so that it comes to its end
-whoever dies on the way: whoever was asked begins, and a job goes on with what took too long. All of it may be done
-twice. Used by http/cancelling.py and jobs.py.
+What is asked is told to the journal in the same step and kept in Postgres with the place where it goes on, so that it
+comes to its end whoever dies on the way: whoever was asked begins, and a job goes on with what took too long. All of it
+may be done twice. Used by http/cancelling.py and jobs.py.
 """
 
 import time
@@ -13,7 +13,6 @@ from uuid import UUID, uuid4
 
 from loguru import logger
 
-from tocsin.domain import ids
 from tocsin.domain.errors import PostgresAway, Unavailable
 from tocsin.storage import cancellations
 from tocsin.storage.cancellations import DONE, RUNNING, Cancellation, Wanted
@@ -30,20 +29,19 @@ _NIL: Final = str(UUID(int=0))
 
 
 async def start(store: Store, wanted: Wanted, reason: str, by: str, cid: str) -> Cancellation:
-    """Stops what is wanted and has begun by now, and does what it can of the rest within two seconds. Raises
-    RedisAway, and PostgresAway where not all is named: what is named is stopped without it."""
+    """Stops what is wanted and has begun by now, and does what it can of the rest within two seconds. With Postgres
+    away it is stopped all the same; the rest follows when Postgres has heard of it. Raises RedisAway."""
     now_ms = time.time_ns() // 1_000_000
     if not wanted.events:
         until_ms = now_ms + 1 if wanted.to_ms is None else min(wanted.to_ms, now_ms + 1)
         wanted = Wanted(type=wanted.type, user=wanted.user, from_ms=wanted.from_ms, to_ms=until_ms)
-    asked = Cancellation(uuid4(), now_ms, by, cid, reason, wanted, place="rows" if wanted.events else "unfinished")
-    await _mark(store, asked, wanted.events)
+    place = "rows" if wanted.events or wanted.user is not None else "unfinished"
+    asked = Cancellation(uuid4(), now_ms, by, cid, reason, wanted, place=place, events=len(wanted.events))
+    await store.stops.begin(asked)
     try:
         await store.postgres.call(cancellations.begin, asked, _HELD_MS)
     except PostgresAway:
-        if not wanted.events:
-            raise
-        # It is stopped: each delivery is ended when its time comes.
+        # The journal tells it (gathered.py).
         return asked
     await _work(store, asked, time.monotonic() + _AT_ONCE_S)
     return asked
@@ -55,10 +53,20 @@ async def go_on(store: Store) -> None:
     while time.monotonic() < until_s:
         asked = await store.postgres.call(cancellations.take, _HELD_MS)
         if asked is None:
+            await _let_go_of_ended(store)
             return
+        # Redis may have been lost.
+        await store.stops.hold(asked)
         await _work(store, asked, until_s)
         if asked.status != RUNNING:
             logger.info("cancellation {} is done: {} deliveries will not be made", asked.id, asked.deliveries)
+
+
+async def _let_go_of_ended(store: Store) -> None:
+    """Filters that hold though all is done: whoever was to let go of them died, or this is an older Redis."""
+    if held := await store.stops.held():
+        for identifier in await store.postgres.call(cancellations.ended, held):
+            await store.stops.let_go(identifier)
 
 
 async def _work(store: Store, asked: Cancellation, until_s: float) -> None:
@@ -89,21 +97,18 @@ def _after(asked: Cancellation) -> str:
 async def _named(store: Store, asked: Cancellation) -> bool:
     """What an event with the same key replaces (storage/event_keys.py)."""
     await _mark(store, asked, asked.wanted.events)
-    asked.place = "rows"
+    asked.events, asked.place = len(asked.wanted.events), "rows"
     return True
 
 
 async def _unfinished(store: Store, asked: Cancellation) -> bool:
-    """What is not routed yet is stopped before it has rows."""
+    """Each event that a filter finds gets a mark of its own; first those that are not routed yet. Postgres has to have
+    heard of all of them."""
+    if asked.place == "unfinished" and not await store.caught_up():
+        return False
     found = await store.postgres.call(cancellations.unfinished, asked.wanted, _after(asked), MOST_ITEMS)
-    if asked.wanted.user is None:
-        await _mark(store, asked, found)
-    else:
-        for event in found:
-            note = ids.notification_id(event, asked.wanted.user)
-            asked.deliveries += await store.flights.withdraw(event, None, [note], alone=True)
-    following = "rows" if asked.wanted.user is not None else "events"
-    asked.place = f"unfinished:{found[-1]}" if len(found) == MOST_ITEMS else following
+    await _mark(store, asked, found)
+    asked.place = f"unfinished:{found[-1]}" if len(found) == MOST_ITEMS else "events"
     return True
 
 
@@ -134,20 +139,27 @@ async def _rows(store: Store, asked: Cancellation) -> bool:
 
 
 async def _finish(store: Store, asked: Cancellation) -> bool:
-    if asked.wanted.user is not None:
-        left = await store.postgres.call(cancellations.unfinished, asked.wanted, _NIL, 1)
-        if left:
-            # Its marks hold; but should Redis be lost, they have to be made again.
-            asked.place = "unfinished"
-            return False
+    wanted = asked.wanted
     await store.caught_up()
+    if not wanted.events:
+        if await store.postgres.call(cancellations.unfinished, wanted, _NIL, 1):
+            asked.place = "unfinished" if wanted.user is None else "rest"
+            return False
+        asked.events += await store.stops.let_go(asked.id)
     asked.status, asked.place, asked.ended_ms = DONE, "", time.time_ns() // 1_000_000
     return True
 
 
+async def _rest(store: Store, asked: Cancellation) -> bool:
+    """What is left for one person alone is held by the filter until no event is left that could have more."""
+    if await store.postgres.call(cancellations.unfinished, asked.wanted, _NIL, 1):
+        return False
+    asked.place = "rows"
+    return True
+
+
 async def _mark(store: Store, asked: Cancellation, events: Sequence[UUID]) -> None:
-    await store.withdraw(events, asked.reason, asked.by, asked.at_ms)
-    asked.events += len(events)
+    asked.events += await store.stops.withdraw(events, asked.reason, asked.by, asked.at_ms)
 
 
 async def _end(store: Store, asked: Cancellation, notifications: Mapping[UUID, Sequence[UUID]]) -> None:
@@ -158,4 +170,4 @@ async def _end(store: Store, asked: Cancellation, notifications: Mapping[UUID, S
             asked.deliveries += await store.flights.withdraw(event, None, some, alone=alone)
 
 
-_STAGES: Final = {"named": _named, "unfinished": _unfinished, "events": _events, "rows": _rows}
+_STAGES: Final = {"named": _named, "unfinished": _unfinished, "events": _events, "rows": _rows, "rest": _rest}

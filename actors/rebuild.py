@@ -19,7 +19,7 @@ from tocsin.actors.persist import Persister
 from tocsin.actors.resume import Resuming
 from tocsin.domain.errors import RedisLost, Unavailable
 from tocsin.domain.plan import Priority
-from tocsin.storage import lives, users
+from tocsin.storage import cancellations, lives, users
 from tocsin.storage import rebuild_queries as rows
 from tocsin.storage.flight_parts import Again, OpenFlight, OpenStep
 from tocsin.storage.rebuild_queries import OpenRow, StoredEvent, Unrouted
@@ -124,6 +124,8 @@ class _Rebuild:
         began_s = time.monotonic()
         try:
             older = await self._recall.clear()
+            for asked in await self._store.postgres.call(cancellations.filters):
+                await self._store.stops.hold(asked)
             await self._mirror_people()
             await self._enter_unfinished()
             await self._restore_open()

@@ -6,7 +6,7 @@ of its own, so nothing is ever gathered in memory and a page costs the same howe
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 from uuid import UUID
@@ -113,6 +113,11 @@ class Cancellation:
     deliveries: int = 0
     ended_ms: int | None = None
 
+    def as_fact(self) -> dict[str, Any]:
+        """The fact that it is asked, with what is asked in full."""
+        told = {name: getattr(self, name) for name in ("by", "cid", "reason", "place", "events")}
+        return {"f": "stopping", "id": str(self.id), "at": self.at_ms, "wanted": self.wanted.as_json(), **told}
+
 
 @dataclass(frozen=True, slots=True)
 class Page:
@@ -122,8 +127,14 @@ class Page:
     after: str | None = None
 
 
+def of_fact(fact: Mapping[str, Any]) -> Cancellation:
+    """What `as_fact` told."""
+    told = {name: fact[name] for name in ("by", "cid", "reason", "place", "events")}
+    return Cancellation(id=UUID(fact["id"]), at_ms=int(fact["at"]), wanted=_wanted(fact["wanted"]), **told)
+
+
 def begin(cancellation: Cancellation, held_ms: int) -> None:
-    """Keeps a cancellation before anything of it is done; its maker has it for `held_ms`."""
+    """Keeps a cancellation, unless it is kept; its maker has it for `held_ms`."""
     with cursor() as query:
         query.execute(
             "insert into cancellations (id, at, by, cid, reason, wanted, place, events, held_until) values"
@@ -165,6 +176,24 @@ def forget_old(days: int, limit: int) -> None:
             " where ended_at < now() - %s * interval '1 day' order by at limit %s)",
             (days, limit),
         )
+
+
+def filters() -> list[Cancellation]:
+    """Those that run and have a filter, each of which holds in Redis."""
+    with cursor() as query:
+        query.execute(f"select {_COLUMNS} from cancellations where status = '{RUNNING}' order by at")  # noqa: S608
+        found = [_cancellation(row) for row in query.fetchall()]
+    return [each for each in found if not each.wanted.events]
+
+
+def ended(identifiers: Sequence[UUID]) -> list[UUID]:
+    """Those that are done."""
+    with cursor() as query:
+        query.execute(
+            f"select id from cancellations where id = any(%s::uuid[]) and status = '{DONE}'",  # noqa: S608
+            (list(map(str, identifiers)),),
+        )
+        return [identifier for (identifier,) in query.fetchall()]
 
 
 def cancellation(identifier: UUID) -> Cancellation | None:
@@ -240,10 +269,15 @@ def _cancellation(row: Sequence[Any]) -> Cancellation:
         by=by,
         cid=cid,
         reason=reason,
-        wanted=Wanted(tuple(map(UUID, wanted["events"])), wanted["type"], wanted["user"], wanted["from"], wanted["to"]),
+        wanted=_wanted(wanted),
         status=status,
         place=place,
         events=events,
         deliveries=deliveries,
         ended_ms=ms_of(ended),
     )
+
+
+def _wanted(told: Mapping[str, Any]) -> Wanted:
+    """As `as_json` has it."""
+    return Wanted(tuple(map(UUID, told["events"])), told["type"], told["user"], told["from"], told["to"])

@@ -82,6 +82,16 @@ class Flights:
             content = await self._client.hget(self._keys.event(event), "content")
         return Event.model_validate_json(content) if content else None
 
+    async def events(self, wanted: Iterable[UUID]) -> dict[UUID, Event]:
+        """The content of events, those of which it is there."""
+        wanted = list(wanted)
+        with told():
+            async with self._client.pipeline(transaction=False) as pipeline:
+                for event in wanted:
+                    pipeline.hget(self._keys.event(event), "content")
+                found = zip(wanted, await pipeline.execute(), strict=True)
+        return {event: Event.model_validate_json(content) for event, content in found if content}
+
     async def progress(self, event: UUID) -> Progress:
         """How far an event's fan-out is."""
         with told():

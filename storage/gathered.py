@@ -6,10 +6,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final
+from uuid import UUID
 
 from tocsin.domain.delivery import Channel, Fact, History, Status, key, merge
 from tocsin.domain.event import Event, EventStatus, Recipient
 from tocsin.storage.accepted_rows import Accepted, Idempotency
+from tocsin.storage.cancellations import Cancellation, of_fact
 from tocsin.storage.database import Refused
 from tocsin.storage.routed import parts
 
@@ -88,6 +90,7 @@ class Gathered:
     notifications: dict[str, Notification] = field(default_factory=dict)
     deliveries: dict[tuple[str, int], Delivery] = field(default_factory=dict)
     callbacks: dict[tuple[str, str], Callback] = field(default_factory=dict)
+    stoppings: dict[UUID, Cancellation] = field(default_factory=dict)
 
 
 def gather(entries: Iterable[tuple[str, Sequence[Mapping[str, Any]]]]) -> Gathered:
@@ -206,6 +209,11 @@ def _callback(rows: Gathered, fact: Mapping[str, Any]) -> None:
     rows.callbacks.setdefault((told.provider, told.id), told)
 
 
+def _stopping(rows: Gathered, fact: Mapping[str, Any]) -> None:
+    told = of_fact(fact)
+    rows.stoppings.setdefault(told.id, told)
+
+
 _GATHERERS: Final = {
     "accepted": _accepted,
     "event": _event,
@@ -215,6 +223,7 @@ _GATHERERS: Final = {
     "listed": _listed,
     "read": _read,
     "callback": _callback,
+    "stopping": _stopping,
 }
 
 

@@ -26,7 +26,7 @@ from tocsin.storage.redis import told
 _TURN_S: Final = 3.0
 _LOOK_S: Final = 0.02
 
-Withdraw = Callable[[Sequence[UUID], str, str, int], Awaitable[None]]
+Withdraw = Callable[[Sequence[UUID], str, str, int], Awaitable[int]]
 """Withdraws events, for a reason, by somebody, at a time in ms. Raises RedisAway."""
 
 

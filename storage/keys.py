@@ -26,6 +26,7 @@ class Keys:
         self.installation = f"{namespace}:installation"
         self.queues = f"{namespace}:queues"
         self.counts = f"{namespace}:counts"
+        self.stops = f"{namespace}:stops"
 
     @classmethod
     def of(cls, settings: RedisSettings) -> "Keys":

@@ -61,14 +61,9 @@ class People:
 
     async def events(self, wanted: Iterable[UUID]) -> dict[UUID, Event]:
         """The events by id; those that cannot be known now are left out."""
-        found: dict[UUID, Event] = {}
-        missing: list[UUID] = []
-        for identifier in wanted:
-            event = await self._flights.event(identifier)
-            if event is None:
-                missing.append(identifier)
-            else:
-                found[identifier] = event
+        wanted = list(wanted)
+        found = await self._flights.events(wanted) if wanted else {}
+        missing = [event for event in wanted if event not in found]
         if missing:
             try:
                 found |= await self._postgres.call(queries.contents, missing)

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from psycopg2.extras import execute_values
 
-from tocsin.storage import counting, lives, merging
+from tocsin.storage import cancellations, counting, lives, merging
 from tocsin.storage.accepted_rows import as_json
 from tocsin.storage.copying import put
 from tocsin.storage.database import Refused, cursor, judging
@@ -22,6 +22,8 @@ __all__ = ["Refused", "refuse", "store"]
 
 _HAS_TRANSACTION_TIMEOUT: Final = 170_000
 _LONGEST_MS: Final = 60_000
+_BEGUN_MS: Final = 5_000
+"""For how long whoever was asked to stop something is left at it, before others go on."""
 
 Entry = tuple[str, Sequence[Mapping[str, Any]]]
 
@@ -70,6 +72,8 @@ def _write(rows: Gathered, patience_ms: int | None, mark: Callable[[Any], None])
         if rows.callbacks:
             values = [_callback_values(rows.callbacks[place]) for place in sorted(rows.callbacks)]
             execute_values(query, merging.CALLBACKS, values, template=merging.CALLBACK_VALUES)
+        for asked in rows.stoppings.values():
+            cancellations.begin(asked, _BEGUN_MS)
         mark(query)
 
 

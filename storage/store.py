@@ -50,6 +50,7 @@ from tocsin.storage.revival import Revival
 from tocsin.storage.routed import listed as listed_in
 from tocsin.storage.scripts import Scripts
 from tocsin.storage.settling import Settling, Telling
+from tocsin.storage.stops import Stops
 from tocsin.storage.wakes import Wakes
 
 _DAY_MS = 86_400_000
@@ -90,6 +91,7 @@ class Store:
         self.calls = Calls(client, scripts, keys)
         self.keys_mirror = KeysMirror(client, keys)
         self.people = People(self.flights, self.profiles, postgres)
+        self.stops = Stops(client, keys, scripts, self.flights, self.people)
         self.memory = MemoryGuard(client, keys, _marks(settings.redis))
         name = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}"
         self.keeper = LifeKeeper(self.life, scripts, postgres, name)
@@ -201,26 +203,12 @@ class Store:
             await self.memory.check(Work.ACCEPT)
         # What has gone out by now should count as gone out.
         await self.caught_up(_JUST_NOW_S, most_behind=_SOON_STORED)
-        return await self.keyed.take(row, self._intake, self._entrance, self.withdraw)
+        return await self.keyed.take(row, self._intake, self._entrance, self.stops.withdraw)
 
     async def read(self, user: str, notifications: Sequence[UUID]) -> list[Read]:
         """Marks notifications of `user` read, in both stores before it answers (reading.py). Raises RedisAway, and
         PostgresAway."""
         return await self._reading.read(user, notifications)
-
-    async def cancel(self, event: UUID, reason: str, by: str, at_ms: int) -> bool:
-        """Withdraws one event. Answers whether Postgres has heard of it."""
-        await self.withdraw([event], reason, by, at_ms)
-        return await self.caught_up()
-
-    async def withdraw(self, events: Sequence[UUID], reason: str, by: str, at_ms: int) -> None:
-        """Withdraws events: from now on nothing of them starts. What waits is ended when its time comes, or before that
-        by actors/cancelling.py. Raises RedisAway."""
-        known = await self.events(events)
-        for event in events:
-            fact = {"f": "cancelled", "e": str(event), "at": at_ms, "reason": reason, "by": by}
-            keep_ms = self.flights.keep_ms(known[event]) if event in known else 0
-            await self.flights.withdraw(event, fact, keep_ms=keep_ms)
 
     async def caught_up(self, limit_s: float = 2.0, *, most_behind: int | None = None) -> bool:
         """Waits until Postgres has what the journal holds now, so that a caller reads what it wrote; not where more

@@ -14,6 +14,7 @@ from tocsin.storage.entrance import Entrance
 from tocsin.storage.facts import Journal
 from tocsin.storage.flights import Flights
 from tocsin.storage.inbox import InboxLists
+from tocsin.storage.stops import Stops
 from tocsin.storage.store import Store
 
 POINTS: dict[str, tuple[type, str, str]] = {
@@ -42,8 +43,8 @@ POINTS: dict[str, tuple[type, str, str]] = {
     "after the journal forgot": (Journal, "done", "after"),
     "before a read": (Flights, "read", "before"),
     "after a read": (Flights, "read", "after"),
-    "before an event is withdrawn": (Flights, "withdraw", "before"),
-    "after an event is withdrawn": (Flights, "withdraw", "after"),
+    "before an event is withdrawn": (Stops, "begin", "before"),
+    "after an event is withdrawn": (Stops, "begin", "after"),
 }
 
 

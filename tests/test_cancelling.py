@@ -7,6 +7,7 @@ from uuid import UUID
 import pytest
 
 from tests.served import ASHA, BINA, SETTINGS, Served, eventually, notification_of, problem_of, serving, storing
+from tests.stored import ask
 from tocsin.actors import cancelling
 from tocsin.actors.fan_out import fan_out
 from tocsin.actors.route import route
@@ -76,6 +77,106 @@ async def test_events_are_stopped_by_type_and_time_and_what_is_over_stays_as_it_
         assert await counts(served, event["id"]) == {"CANCELLED": 1, "reason": "postponed"}
     for event in (other, later):
         assert await counts(served, event["id"]) == {"QUEUED": 1, "reason": None}
+
+
+async def test_what_a_filter_finds_is_stopped_at_once_however_long_the_rest_takes(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cancelling, "_AT_ONCE_S", 0.0)
+    waits = await served.routed(**AT_ONCE, type="event.reminder", recipients=[ASHA], channels=["EMAIL"])
+    unrouted = await served.posted(**AT_ONCE, type="event.reminder", recipients=[BINA], channels=["EMAIL"])
+    untouched = await served.routed(**AT_ONCE, type="event.reminder", recipients=[ASHA], channels=["SMS"])
+    other = await served.routed(**AT_ONCE, type="event.approval", recipients=[ASHA], channels=["EMAIL"])
+    asked = await stop(served, type="event.reminder", reason="postponed")
+    assert (asked["status"], asked["eventCount"]) == ("RUNNING", 0)
+    later = await served.routed(**AT_ONCE, type="event.reminder", recipients=[ASHA], channels=["EMAIL"])
+    await fan_out(served.store, unrouted["id"])
+    await route(served.store, unrouted["id"], 0)
+    claims = await served.store.attempts.claim(Channel.EMAIL, "t", 9, lease_ms=9_000, attempts=3, resend=True)
+    assert {str(claim.event) for claim in claims} == {other["id"], later["id"]}
+    await served.store.caught_up()
+    # What was met is withdrawn already, with the reason.
+    for event in (waits, unrouted):
+        assert await counts(served, event["id"]) == {"CANCELLED": 1, "reason": "postponed"}
+    done = await ended(served, asked["id"])
+    assert (done["eventCount"], done["cancelledCount"]) == (3, 1)
+    assert await counts(served, untouched["id"]) == {"CANCELLED": 1, "reason": "postponed"}
+    assert await counts(served, other["id"]) == {"QUEUED": 1, "reason": None}
+    assert await served.store.stops.held() == []
+    assert await served.store._client.exists(served.store._keys.stops) == 0
+
+
+async def test_a_person_is_stopped_at_once_too(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cancelling, "_AT_ONCE_S", 0.0)
+    await served.routed(**AT_ONCE, recipients=[ASHA, BINA], channels=["EMAIL"])
+    unrouted = await served.posted(**AT_ONCE, recipients=[ASHA, BINA], channels=["EMAIL"])
+    asked = await stop(served, userId="asha", type="event.approval")
+    await stop(served, userId="asha", type="event.reminder")
+    await fan_out(served.store, unrouted["id"])
+    await route(served.store, unrouted["id"], 0)
+    claims = await served.store.attempts.claim(Channel.EMAIL, "t", 9, lease_ms=9_000, attempts=3, resend=True)
+    assert [claim.user for claim in claims] == ["bina", "bina"]
+    assert (await ended(served, asked["id"]))["eventCount"] == 0
+
+
+async def test_what_only_redis_has_yet_is_stopped_and_comes_to_its_end(
+    settings: Callable[..., Settings], redis_url: str, postgres_url: str
+) -> None:
+    nowhere = "postgresql://tocsin@127.0.0.1:1/tocsin"
+    async with serving(settings(SETTINGS), redis_url, postgres_url) as served:
+        async with serving(settings(SETTINGS), redis_url, nowhere) as alone:
+            event = await alone.posted(**AT_ONCE, recipients=[ASHA], channels=["EMAIL"])
+        asked = await stop(served, type="event.approval")
+        assert (asked["status"], asked["eventCount"]) == ("RUNNING", 0)
+        async with storing(served):
+            assert (await ended(served, asked["id"]))["eventCount"] == 1
+            await fan_out(served.store, event["id"])
+            await route(served.store, event["id"], 0)
+            await served.store.caught_up()
+            assert await counts(served, event["id"]) == {"CANCELLED": 1, "reason": "withdrawn by its sender"}
+
+
+async def test_with_postgres_away_it_is_stopped_and_followed_up_later(
+    served: Served, settings: Callable[..., Settings], redis_url: str
+) -> None:
+    one = await served.routed(**AT_ONCE, recipients=[ASHA], channels=["EMAIL"])
+    two = await served.routed(**AT_ONCE, type="event.reminder", recipients=[ASHA], channels=["EMAIL"])
+    nowhere = "postgresql://tocsin@127.0.0.1:1/tocsin"
+    async with serving(settings(SETTINGS), redis_url, nowhere) as alone:
+        answers = [
+            (await alone.api.post(f"/api/events/{one['id']}/cancel", json={"reason": "oh no"})).json(),
+            await stop(alone, type="event.reminder", reason="oh no"),
+        ]
+        assert [answer["status"] for answer in answers] == ["RUNNING", "RUNNING"]
+        assert await served.store.attempts.claim(Channel.EMAIL, "t", 9, lease_ms=9_000, attempts=3, resend=True) == []
+    await served.store.caught_up()
+    for identifier in (answers[0]["cancellationId"], answers[1]["id"]):
+        assert (await ended(served, identifier))["eventCount"] == 1
+    for event in (one, two):
+        assert await counts(served, event["id"]) == {"CANCELLED": 1, "reason": "oh no"}
+
+
+async def test_a_filter_whose_work_is_done_is_let_go_though_its_process_died(served: Served) -> None:
+    asked = await stop(served, type="event.reminder")
+    found = await served.store.postgres.call(cancellations.cancellation, UUID(asked["id"]))
+    assert found is not None
+    await served.store.stops.hold(found)
+    assert await served.store.stops.held() == [found.id]
+    await cancelling.go_on(served.store)
+    assert await served.store.stops.held() == []
+
+
+async def ended(served: Served, identifier: str) -> dict[str, Any]:
+    """The cancellation when it is done, whoever has it by now."""
+
+    async def look() -> Any:
+        await served.store.postgres.call(ask, "update cancellations set held_until = null")
+        await cancelling.go_on(served.store)
+        answer = (await served.api.get(f"/api/cancellations/{identifier}")).json()
+        return answer if answer["status"] == "DONE" else None
+
+    found: dict[str, Any] = await eventually(look)
+    return found
 
 
 async def test_ids_that_nothing_has_are_passed_over_and_alone_are_not_found(served: Served) -> None:

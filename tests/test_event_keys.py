@@ -15,6 +15,7 @@ from tocsin.actors import cancelling
 from tocsin.domain import ids
 from tocsin.domain.delivery import Channel
 from tocsin.domain.settings import Settings
+from tocsin.storage import keyed as keyed_events
 from tocsin.storage.accepted import Accepted
 from tocsin.storage.event_keys import Outcome, holder_of, is_live, store_keyed
 from tocsin.storage.intake import fact_of
@@ -118,7 +119,8 @@ async def test_a_signature_needs_a_key_and_a_repetition_is_answered_as_the_first
     ]
 
 
-async def test_of_many_at_once_one_is_live(served: Served) -> None:
+async def test_of_many_at_once_one_is_live(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keyed_events, "_TURN_S", 60.0)
     body = {"type": "a.b", "message": "x", **MAIL}
     said = [{**body, "signature": f"v{number % 3}"} for number in range(9)]
     alone = asyncio.gather(*(served.api.post("/api/notifications", json=each) for each in said))

@@ -3,6 +3,7 @@
 import os
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -20,6 +21,7 @@ from tocsin.domain.errors import RedisLost
 from tocsin.domain.event import Contact, Event, Recipient
 from tocsin.domain.plan import Step
 from tocsin.domain.settings import load
+from tocsin.storage.cancellations import Cancellation, Wanted
 from tocsin.storage.database import cursor
 from tocsin.storage.event_queries import event_audit
 from tocsin.storage.flight_parts import Claim, Ending
@@ -286,6 +288,25 @@ async def test_a_withdrawn_event_stays_withdrawn(process: Process) -> None:
     assert await process.rebuilt()
     await process.stored()
     assert await process.statuses(event) == {"CANCELLED": 1}
+
+
+@pytest.mark.parametrize("user", [None, "u1"])
+async def test_what_a_filter_stops_stays_stopped_before_all_of_it_is_marked(process: Process, user: str | None) -> None:
+    event, unrouted = an_event_of(SMS_NOW), an_event_of(SMS_NOW)
+    for each in (event, unrouted):
+        await process.accept(each, "u1")
+    await process.route_all(event)
+    wanted = Wanted(type=event.type, user=user)
+    asked = Cancellation(uuid4(), 1, "ops", "c1", "wrong", wanted, place="rows" if user else "unfinished")
+    await process.store.stops.begin(asked)
+    await process.stored()
+    await process.flush()
+    assert await process.rebuilt()
+    await process.route_all(unrouted)
+    assert await process.claim() == []
+    await process.stored()
+    for each in (event, unrouted):
+        assert await process.statuses(each) == {"CANCELLED": 1}
 
 
 async def test_an_event_goes_on_with_those_whose_notifications_were_not_stored(process: Process) -> None:

@@ -372,7 +372,8 @@ async def test_an_event_that_redis_lost_and_somebody_withdrew_comes_to_its_end_a
     async with scene.draining():
         await scene.store.accept(event, people(*FIFTY), None)
         await scene.store.flights.take_page(event, "0")
-        await scene.store.cancel(event.id, "changed plans", "tests", event.accepted_ms)
+        await scene.store.stops.withdraw([event.id], "changed plans", "tests", event.accepted_ms)
+        await scene.store.caught_up()
         await old(scene)
         await scene.lose_event(event)
         await scene.redis.delete(scene.keys.cancelled(event.id))

@@ -2,7 +2,8 @@
 when others have gone on. Nothing more changes, and the second answer does no harm."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
+from uuid import uuid4
 
 import fakeredis
 import pytest
@@ -16,10 +17,13 @@ from tocsin.domain.delivery import Channel, Reason, Status
 from tocsin.domain.event import Contact
 from tocsin.domain.plan import Step
 from tocsin.storage.calls import Calls
+from tocsin.storage.cancellations import Cancellation, Wanted
 from tocsin.storage.flight_parts import Claim, Ending
 from tocsin.storage.gathered import gather
+from tocsin.storage.people import People
 from tocsin.storage.scripts import Scripts
 from tocsin.storage.settling import Settling, Telling
+from tocsin.storage.stops import Stops
 
 SOON_MS, LATER_MS = 1_000, 60_000
 IN_APP_SMS_EMAIL = (Step(Channel.IN_APP, 0), Step(Channel.SMS, 0), Step(Channel.EMAIL, SOON_MS))
@@ -133,6 +137,27 @@ async def test_nothing_more_changes_however_often_a_script_is_sent(bench: Bench,
     }
     assert set(twice.answers) == alike | changing
     assert [name for name in alike for first, second in twice.answers[name] if first != second] == []
+
+
+async def test_what_is_stopped_is_stopped_once(bench: Bench, twice: Twice, clock: Clock) -> None:
+    event, other = an_event(*IN_APP_SMS_EMAIL), an_event()
+    people_known = People(bench.flights, bench.profiles, cast(Any, None))
+    stops = Stops(bench.client, bench.keys, twice, bench.flights, people_known)
+    for each in (event, other):
+        await bench.flights.accept(each, people("u1"), None)
+    asked = Cancellation(uuid4(), 1, "ops", "c1", "wrong", Wanted(type=event.type, to_ms=event.accepted_ms + 1))
+    assert await stops.withdraw([other.id], "wrong", "ops", 1) == 0, "the first time it was one"
+    for _ in range(2):
+        await stops.begin(asked)
+    await bench.flights.take_page(event, "0")
+    await bench.flights.route(event, 0, [routing(event, "u1")])
+    assert await stops.held() == [asked.id]
+    assert [first for first, _ in twice.answers["stop"]] == [1, 0, 0]
+    assert await stops.let_go(asked.id) == 0
+    assert twice.answers["unstop"] == [(1, 0)]
+    assert await bench.client.exists(bench.keys.stops) == 0
+    assert twice.changed == []
+    assert {fact["e"] for fact in await bench.facts() if fact["f"] == "cancelled"} == {str(event.id), str(other.id)}
 
 
 async def test_a_failure_counts_once_though_it_is_told_twice(bench: Bench, twice: Twice) -> None:

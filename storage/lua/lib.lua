@@ -214,11 +214,6 @@ local function read_mark(id)
   end
 end
 
--- Whether an event was withdrawn, or this notification of it alone.
-local function is_cancelled(event, id)
-  return redis.call('EXISTS', ns .. ':cancelled:' .. event, ns .. ':cancelled:' .. (id or '')) > 0
-end
-
 local function because(reason)
   return '{"reason":"' .. reason .. '"}'
 end

@@ -14,6 +14,7 @@ local state = redis.call('HMGET', key, 'cursor', 'generation', 'chunks', 'routed
 if state[1] and tonumber(state[2] or 0) >= generation then
   return 'there'
 elseif is_cancelled(event) then
+  append_facts()
   return 'cancelled'
 elseif redis.call('ZSCORE', ns .. ':due', 'e:' .. event) or open_chunks(event) > 0 or (state[4] or '') ~= seen then
   return 'busy'

@@ -18,8 +18,8 @@ if redis.call('EXISTS', chunk_key) == 0 then
   return nil
 end
 local withdrawn = is_cancelled(event)
--- Whether some of its notifications were withdrawn alone (withdraw.lua).
-local partly = redis.call('EXISTS', ns .. ':cancelled:' .. event .. ':partly') == 1
+-- Whether some of its notifications may have been withdrawn alone (withdraw.lua, stop.lua).
+local partly = is_any_stopped() or redis.call('EXISTS', ns .. ':cancelled:' .. event .. ':partly') == 1
 -- An event that was on its way when Redis was lost: what is known of its deliveries is in motion already, or done; and
 -- where it is not known whether others were ('doubt'), what would start now counts as begun by nobody knows whom.
 local again = redis.call('HGET', event_key(event), 'again')
@@ -86,8 +86,8 @@ for number = 0, tonumber(ARGV[10]) - 1 do
   plans[int(number)] = { steps = steps }
 end
 
-local function course_of(plan, id, read)
-  local alone = not withdrawn and partly and is_cancelled(event, id)
+local function course_of(plan, id, user, read)
+  local alone = not withdrawn and partly and is_cancelled(event, id, user)
   local kind = (withdrawn or alone) and 'withdrawn' or read and 'read' or 'unread'
   plan[kind] = plan[kind] or begin_plan(plan.steps, kind)
   return plan[kind]
@@ -144,7 +144,7 @@ local read = #marks > 0 and redis.call('MGET', unpack(marks)) or {}
 local routed = {}
 for number = 1, #marks do
   local id, user = ARGV[position], ARGV[position + 1]
-  local course = course_of(plans[ARGV[position + 2]], id, read[number])
+  local course = course_of(plans[ARGV[position + 2]], id, user, read[number])
   if course.listed then
     list_in_app(id, event, user, inbox)
   end

@@ -94,6 +94,8 @@ def _stopping() -> None:
     cancellations.begin(asked, 0)
     cancellations.take(30_000)
     cancellations.keep(asked, 0)
+    cancellations.filters()
+    cancellations.ended([asked.id])
     cancellations.cancellation(asked.id)
     cancellations.cancellations(50)
     cancellations.cancellations(50, (asked.at_ms, asked.id))
@@ -170,6 +172,7 @@ def _persisting() -> None:
         {"f": "event", "e": str(event), "at": _now_ms(), "status": "COMPLETED", "expected": 2, "error": None},
         {"f": "read", "at": _now_ms(), "n": [[str(ids.notification_id(event, "u1")), "u1"]]},
         {"f": "callback", "provider": "twilio", "id": "k1", "at": _now_ms(), "cid": None, "raw": {}},
+        Cancellation(uuid4(), _now_ms(), "ops", "c1", "wrong", Wanted(type="event.approval")).as_fact(),
     )  # fmt: skip
     entries: list[Entry] = [(f"1-{number}", [fact]) for number, fact in enumerate(facts)]
     for _ in range(2):
