@@ -104,7 +104,8 @@ async def cancel_event(call: Call[CancelEvent | None, NoQuery]) -> Cancelled:
 
 async def cancel_events(call: Call[CancelEvents, NoQuery]) -> Response:
     """Stops what is named or found: once this is answered nothing of it starts any more. Where that is much, or with
-    Postgres away, the answer is RUNNING: the ends of deliveries follow, whoever dies on the way, and `GET /api/cancellations/{cancellation}` tells how far it is. Ids that nothing has are passed over."""
+    Postgres away, the answer is RUNNING: the ends of deliveries follow, whoever dies on the way, and
+    `GET /api/cancellations/{cancellation}` tells how far it is. Ids that nothing has are passed over."""
     wanted = await _wanted(call)
 
     async def make() -> dict[str, Any]:
