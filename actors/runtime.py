@@ -49,6 +49,7 @@ _STORE_S: Final = 4.0
 _LANES_END_S: Final = 2.5
 """A lane's own last second to break off what is late, and another to record what is known."""
 _LEAST_S: Final = 0.5
+_TASKS_END_S: Final = 1.0
 
 
 class Runtime:
@@ -107,7 +108,7 @@ class Runtime:
         closing = threading.Thread(target=self._loop.run, args=(self._close_lanes(work_s),), daemon=True)
         closing.start()
         self._stop_workers(work_s)
-        closing.join(work_s + _LANES_END_S)
+        closing.join(max(0.0, end_s - limit_s + work_s + _LANES_END_S - time.monotonic()))
         self._loop.run(self._finish(max(_LEAST_S, end_s - time.monotonic())))
         self._broker.close()
         self._loop.stop()
@@ -164,7 +165,7 @@ class Runtime:
 
     async def _stop_watching(self) -> None:
         self._jobs.stop()
-        await ended(self._tasks)
+        await ended(self._tasks, _TASKS_END_S)
 
     async def _close_lanes(self, limit_s: float) -> None:
         await asyncio.gather(*(lane.close(limit_s) for lane in self._lanes.values()))

@@ -26,7 +26,7 @@ from tocsin.channels.sandbox.sandbox import Sandbox
 from tocsin.cli.check_start import check_start
 from tocsin.cli.credentials import with_credentials
 from tocsin.cli.listening import Server, address_of, listen
-from tocsin.cli.stopping import Stopping, leave
+from tocsin.cli.stopping import Stopping, Threads, leave
 from tocsin.domain.delivery import Channel
 from tocsin.domain.errors import PostgresAway, SettingError
 from tocsin.domain.settings import Settings
@@ -42,7 +42,7 @@ from tocsin.storage.postgres import Postgres
 from tocsin.storage.store import Store
 
 _MIGRATE_AGAIN_S = 5.0
-_PART_ENDS_S = 1.0
+_PART_ENDS_S = 0.75
 _PARTS_END_S = 5.0
 """What the parts may need beside the times that are set for them: a call to a server that does not answer."""
 _SERVERS_END_S = 30.0
@@ -76,6 +76,7 @@ class Process:
     async def run(self) -> None:
         """Runs until SIGTERM or SIGINT; a second one ends it at once."""
         loop = asyncio.get_running_loop()
+        loop.set_default_executor(Threads())
         self.signals.to(partial(loop.call_soon_threadsafe, self.stopping.set), self._limit_s())
         async with AsyncExitStack() as stack:
             postgres = Postgres(self.settings.postgres)
@@ -151,8 +152,7 @@ class Process:
             context.stopping.set()
             server.should_exit = True
             await serving
-            await context.alerts.close(_PART_ENDS_S)
-            await ended([keeping], _PART_ENDS_S)
+            await asyncio.gather(context.alerts.close(_PART_ENDS_S), ended([keeping], _PART_ENDS_S))
             await store.close()
 
     @asynccontextmanager
@@ -240,7 +240,7 @@ def run(settings: Settings, parts: Parts) -> None:
         gc.collect()
         gc.freeze()
         uvloop.run(Process(settings, parts, sandbox, listening, signals, figures_at).run())
-        signals.within(_SERVERS_END_S)
+        signals.last(_SERVERS_END_S)
     leave()
 
 

@@ -14,7 +14,7 @@ from tocsin.domain.errors import SettingError
 from tocsin.storage.ending import ended
 
 _TOLD_S: Final = 0.3
-_BROKEN_OFF_S: Final = 2.0
+_BROKEN_OFF_S: Final = 0.75
 
 
 class Server(uvicorn.Server):

@@ -6,9 +6,12 @@ signal comes, the process ends at once, and takes the servers that are its own w
 
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from types import FrameType
 from typing import Final
 
@@ -20,7 +23,8 @@ _SERVERS_END_S: Final = 3.0
 
 
 class Stopping:
-    """The signals of one process. Handlers run in its main thread."""
+    """The signals of one process. While its event loop runs a thread of their own hears of them: a handler of Python's
+    runs wherever the main thread happens to be, and where that is too deep to call anything more it is lost."""
 
     def __init__(self) -> None:
         self.asked = False
@@ -28,6 +32,7 @@ class Stopping:
         self._limit_s = 0.0
         self._tell: Callable[[], object] | None = None
         self._watch: threading.Timer | None = None
+        self._heard_by_thread = False
 
     def listen(self) -> None:
         """From here on signals are this object's. Until `to` is called, the first one ends the process in order."""
@@ -35,27 +40,52 @@ class Stopping:
             signal.signal(number, self._signalled)
 
     def to(self, tell: Callable[[], object], limit_s: float) -> None:
-        """Who is told of the first signal, and how long after it the process is ended, should it not have stopped."""
+        """Who is told of the first signal, and how long after it the process is ended, should it not have stopped. To
+        be called by the event loop once it runs, for it takes the place of what woke that at a signal."""
         self._tell, self._limit_s = tell, limit_s
+        hearing, told = socket.socketpair()
+        told.setblocking(False)
+        threading.Thread(target=self._hear, args=(hearing, told), name="signals", daemon=True).start()
+        signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
+        self._heard_by_thread = True
 
-    def within(self, limit_s: float) -> None:
-        """Gives what is still to stop `limit_s` seconds from now."""
+    def last(self, limit_s: float) -> None:
+        """The event loop has ended; what is still to stop has `limit_s` seconds from now."""
+        self._heard_by_thread = False
+        self._within(limit_s)
+
+    def _within(self, limit_s: float) -> None:
         if self._watch is not None:
             self._watch.cancel()
         self._watch = threading.Timer(limit_s, self._too_late)
         self._watch.daemon = True
         self._watch.start()
 
+    def _hear(self, hearing: socket.socket, told: socket.socket) -> None:
+        """Runs as long as the process; `told` is what the system writes to, and is kept open here."""
+        with hearing, told:
+            while hearing.recv(1):
+                self._asks()
+
     def _signalled(self, number: int, frame: FrameType | None) -> None:
+        if self._heard_by_thread:
+            return
+        if self._tell is None and not self.asked:
+            self.asked = True
+            # Nothing is under way yet.
+            sys.exit(0)
+        self._asks()
+
+    def _asks(self) -> None:
         if self.asked:
             logger.warning("stopped by a second signal; what was under way is taken up again at its lease's end")
             self._end()
         self.asked = True
-        if self._tell is None:
-            # Nothing is under way yet.
-            sys.exit(0)
-        self.within(self._limit_s)
-        self._tell()
+        self._within(self._limit_s)
+        # The loop may just have ended by itself.
+        with suppress(RuntimeError):
+            if self._tell is not None:
+                self._tell()
 
     def _too_late(self) -> None:
         logger.error("it has not stopped in its time and is ended; others take up what was under way")
@@ -67,6 +97,13 @@ class Stopping:
             self._ending = True
             end_all(_SERVERS_END_S)
         os._exit(1)
+
+
+class Threads(ThreadPoolExecutor):
+    """Threads for what blocks. Their end is not waited for: one may wait for a server that does not answer."""
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        super().shutdown(wait=False, cancel_futures=True)
 
 
 def leave() -> None:

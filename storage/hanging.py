@@ -118,7 +118,9 @@ class Tries(Retry):
                 if not str(error).endswith(_CLOSED):
                     raise
                 raise exceptions.ConnectionError("the connection is closed") from error
-            self._hanging.answered()
+            # A connection alone is no answer: the system takes it for a server that hangs.
+            if answer is not None:
+                self._hanging.answered()
             return answer
 
         async def failed(error: Exception, count: int) -> None:

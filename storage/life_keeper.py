@@ -102,7 +102,7 @@ class LifeKeeper:
         """Takes this process off the witnesses, unless what it told is not stored by then."""
         leaving = asyncio.create_task(self._leave())
         await asyncio.wait({leaving}, timeout=_LEAVE_S)
-        await ended([leaving])
+        await ended([leaving], _LEAVE_S / 2)
 
     async def _leave(self) -> None:
         with suppress(Unavailable):

@@ -15,7 +15,7 @@ from tocsin.storage.connecting import break_off, connect, is_alive, is_clean
 from tocsin.storage.database import TooSlow, cursor, database, judging
 from tocsin.storage.outage import Outage
 
-_LET_FINISH_S = 1.0
+_LET_FINISH_S = 0.5
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")

@@ -26,6 +26,7 @@ _DAY_S = 86_400
 _RUNNING_S = 60
 _MOST_LATE: Final = 100_000
 _AGAIN_S: Final = 0.2
+_END_S: Final = 0.5
 
 
 class Repeats:
@@ -41,7 +42,7 @@ class Repeats:
     async def close(self) -> None:
         """Stops trying to keep what Redis was away for."""
         if self._keeping is not None:
-            await ended([self._keeping])
+            await ended([self._keeping], _END_S)
 
     async def begin(self, given: Idempotency) -> dict[str, Any] | None:
         """Takes the key for this request; answers what the first request with it was answered. Raises KeyMismatch,

@@ -1,8 +1,8 @@
 """Both stores behind one door, for one event loop: what http/ and actors/ ask for that takes more than one of them."""
 
+import asyncio
 import os
 import socket
-from asyncio import CancelledError
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any
@@ -56,6 +56,7 @@ from tocsin.storage.wakes import Wakes
 _DAY_MS = 86_400_000
 _JUST_NOW_S = 0.5
 _SOON_STORED = 10
+_CLOSE_S = 0.5
 
 
 class Store:
@@ -115,7 +116,9 @@ class Store:
         if self.life.epoch:
             await self.keeper.leave()
         await self.repeats.close()
-        await self._client.aclose()
+        # One that hangs lets nobody take leave.
+        with suppress(RedisAway), told():
+            await asyncio.wait_for(self._client.aclose(), _CLOSE_S)
 
     def recall(self, coming: str) -> Recall:
         """What fills Redis for the life `coming`."""
@@ -183,7 +186,7 @@ class Store:
             return Taken("postgres", earlier)
         try:
             taken = await self._accept(event, recipients, idempotency)
-        except (RedisAway, CancelledError):
+        except (RedisAway, asyncio.CancelledError):
             # Redis may have it all the same: the key stays taken for a while, until Postgres knows.
             raise
         except BaseException:

@@ -54,6 +54,34 @@ async def test_while_redis_hangs_only_the_first_calls_wait(tmp_path: Path, monke
     server.stop()
 
 
+@pytest.mark.servers
+async def test_that_redis_hangs_is_seen_though_it_still_takes_connections(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reaching, "_TIMEOUT_S", 0.6)
+    monkeypatch.setattr(hanging, "_SILENT_S", 0.3)
+    server = EmbeddedRedis(tmp_path)
+    client = connect(server.start())
+    await client.get("x")
+    assert server.pid is not None
+    os.kill(server.pid, signal.SIGSTOP)
+
+    async def call(after_s: float) -> None:
+        await asyncio.sleep(after_s)
+        while not client.connection_pool.hanging.lasts:
+            with suppress(exceptions.RedisError):
+                await client.get("x")
+
+    try:
+        # One after the other, so that somebody has always just connected.
+        async with asyncio.timeout(3):
+            await asyncio.gather(*(call(0.1 * number) for number in range(8)))
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+    await client.aclose()
+    server.stop()
+
+
 async def test_a_connection_to_another_machine_is_kept_alive() -> None:
     client = connect("redis://127.0.0.1:1")
     assert client.connection_pool.connection_kwargs["socket_keepalive"]

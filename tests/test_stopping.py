@@ -78,6 +78,33 @@ def test_a_long_journal_is_left_to_others_when_time_is_up(
     assert set(mail.taken.values()) == {1}
 
 
+DEEP = """
+import asyncio, os, signal
+from functools import partial
+import uvloop
+from tocsin.cli.stopping import Stopping
+signals, kill, process, once = Stopping(), os.kill, os.getpid(), iter([True])
+def deeper():
+    try:
+        deeper()
+    except RecursionError:
+        if next(once, False):
+            kill(process, signal.SIGTERM)
+async def run():
+    told = asyncio.Event()
+    signals.to(partial(asyncio.get_running_loop().call_soon_threadsafe, told.set), 60)
+    deeper()
+    await asyncio.wait_for(told.wait(), 20)
+signals.listen()
+uvloop.run(run())
+"""
+
+
+def test_a_signal_is_heard_wherever_the_program_is() -> None:
+    program = subprocess.run([sys.executable, "-c", DEEP], capture_output=True, text=True, check=False)
+    assert (program.returncode, program.stderr) == (0, "")
+
+
 INTERRUPTED = """
 import os, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -3,21 +3,24 @@
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
 import pytest
 
 from tests.own_servers import Servers
-from tests.program import Program, client, environment, eventually, running
+from tests.program import Program, client, environment, eventually, posted, running
 from tests.served import token_of
 from tests.slow_mail import SlowMail
 from tests.stopping import ACTORS_S, HTTP_S, SHORT, SLACK_S, post_mails, stopped_in_s
 from tocsin.storage.server_process import ended
 
 pytestmark = [pytest.mark.servers, pytest.mark.processes, pytest.mark.timeout(120)]
+
+WHO = {"id": "u1", "email": "u1@example.org"}
 
 
 @pytest.fixture(scope="module")
@@ -48,10 +51,31 @@ def test_a_server_that_hangs_does_not_hold_up_the_end(
             assert stopped_in_s(program, number) <= HTTP_S + ACTORS_S + SLACK_S
 
 
-def ask(url: str, path: str) -> None:
+def test_requests_that_wait_for_servers_do_not_hold_up_the_end(servers: Servers, tmp_path: Path) -> None:
+    program = Program(tmp_path, "http", environ=environment(None, servers.redis_url, servers.postgres_url, **SHORT))
+    with running(program), ThreadPoolExecutor(12) as threads, ExitStack() as faults:
+        with client(program.url) as api:
+            told = posted(api, recipients=[WHO], channels=["IN_APP"])["notifications"][0]["id"]
+        for name in ("redis", "postgres"):
+            faults.enter_context(servers.frozen(name))
+        post = {"type": "event.approval", "message": "It is approved", "recipients": [WHO]}
+        asked = [
+            threads.submit(ask, program.url, path, method, body)
+            for path, method, body in (
+                ("/api/notifications", "POST", post),
+                ("/api/users/u1/preferences", "PUT", {"email": True}),
+                (f"/api/notifications/{told}/delivery-status", "GET", None),
+            )
+            for _ in range(4)
+        ]
+        eventually(lambda: all(asking.running() or asking.done() for asking in asked))
+        assert stopped_in_s(program) <= HTTP_S + SLACK_S
+
+
+def ask(url: str, path: str, method: str = "GET", body: dict[str, Any] | None = None) -> None:
     """A request of which no answer need come."""
     with client(url) as api, suppress(httpx.TransportError):
-        api.get(path)
+        api.request(method, path, json=body)
 
 
 @contextmanager
