@@ -19,7 +19,8 @@ from tocsin.domain.errors import PostgresAway, TocsinError
 _CONFLICTS: Final = frozenset({"40001", "40P01"})
 """Codes of a transaction that met another one and may simply be tried again."""
 
-_SLOW: Final = _CONFLICTS | {"57014", "55P03", "25P03", "25P04"}
+_HELD: Final = "55P03"
+_SLOW: Final = _CONFLICTS | {_HELD, "57014", "25P03", "25P04"}
 # Read-only, or a schema that is missing or older than this program.
 _AWAY: Final = frozenset({"25006", "42P01", "42703", "42883"})
 # Connection, authentication, resources, an operator's intervention, system errors, a database or schema not there.
@@ -101,6 +102,11 @@ def judged(error: BaseException) -> TocsinError | None:
 def is_conflict(error: BaseException) -> bool:
     """Whether the transaction met another one and may be tried again."""
     return getattr(_original(error), "pgcode", None) in _CONFLICTS
+
+
+def is_held(error: BaseException) -> bool:
+    """Whether others held for too long what the transaction had to have alone."""
+    return getattr(_original(error), "pgcode", None) == _HELD
 
 
 def _original(error: BaseException) -> BaseException:

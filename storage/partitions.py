@@ -2,19 +2,24 @@
 
 Each holds the rows whose ids, which begin with the millisecond of their event, are of its span of time. What is of no
 such span lies in the default partition, and moves when a partition for its time is made. Functions with a
-`query` take a psycopg2 cursor in a transaction, for processes that start and commands call them too.
+`query` take a psycopg2 cursor, for processes that start and commands call them too.
 """
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 from uuid import UUID
 
+import psycopg2
+
 from tocsin.domain import ids
 from tocsin.domain.periods import Period, Span, left_of, spans
-from tocsin.storage.database import cursor, database
+from tocsin.storage.database import cursor
 from tocsin.storage.id_ranges import LAST_MS, first_of
+from tocsin.storage.transactions import patiently
 
 TABLES: Final = ("notifications", "deliveries")
 
@@ -36,6 +41,7 @@ STORAGE: Final[Mapping[str, Mapping[str, str]]] = {
 
 _PATIENCE_MS: Final = 2_000
 """Behind who waits for a whole table everybody waits who comes later."""
+_PAUSES_S: Final = (0.5, 2.0)
 _MOST_MOVED: Final = 50_000
 
 _PARTITIONS: Final = """
@@ -96,21 +102,26 @@ def missing(known: Sequence[Partition], period: Period, now_ms: int) -> Iterator
 def tend(period: Period, now_ms: int) -> list[Made]:
     """Makes what is missing, unless that would keep others waiting for long: then `tocsin migrate` does, or the next
     start. Run by Postgres.call, by any number of processes."""
-    with database.atomic(), cursor() as query:
-        query.execute("select pg_try_advisory_xact_lock(%s)", (LOCK,))
+    with cursor() as query:
+        query.execute("select pg_try_advisory_lock(%s)", (LOCK,))
         if not query.fetchone()[0]:
             return []
-        query.execute(f"set local lock_timeout = {_PATIENCE_MS}")
-        return make_ahead(query, period, now_ms, most=_MOST_MOVED)
+        try:
+            return make_ahead(query, period, now_ms, most=_MOST_MOVED)
+        finally:
+            query.execute("select pg_advisory_unlock(%s)", (LOCK,))
 
 
 def make_ahead(query: Any, period: Period, now_ms: int, *, most: int | None = None) -> list[Made]:
-    """Makes what is missing and moves what the default partition has of its time. A span of which that has more than
-    `most` rows is left for who has the time. Nobody else may be at it: the caller holds LOCK."""
+    """Makes what is missing and moves what the default partition has of its time, each in a transaction of its own. A
+    span of which that has more than `most` rows is left for who has the time. Nobody else may be at it: the caller
+    holds LOCK, and is in no transaction."""
     known = partitions(query)
     for each in known:
         _keep(query, each)
-    made = (_make(query, table, span, most) for table, span in missing(known, period, now_ms))
+    made = [
+        patiently(partial(_make, query, table, span, most), _PAUSES_S) for table, span in missing(known, period, now_ms)
+    ]
     return [each for each in made if each is not None]
 
 
@@ -124,27 +135,40 @@ def rows_in(query: Any, table: str, start_ms: int, end_ms: int, most: int) -> in
 
 
 def _make(query: Any, table: str, span: Span, most: int | None) -> Made | None:
+    """Who reads or writes the whole table goes on, but for who needs the default partition: that waits for a moment. So
+    nobody waits here for what another has while that one waits for what is had here."""
     name, default, bounds = f"{table}_{span.name}", f"{table}_default", _bounds(span.start_ms, span.end_ms)
-    # Nobody may put a row of the span there from now on. Who writes to it waits, and who reads the whole table.
-    query.execute(f"lock table only {table} in share update exclusive mode")
-    query.execute(f"lock table {default} in access exclusive mode")
-    if most is not None and rows_in(query, default, span.start_ms, span.end_ms, most + 1) > most:
-        return None
-    query.execute(f"create temporary table moving (like {table}) on commit drop")
-    query.execute(
-        f"with taken as (delete from {default} where id >= %s::uuid and id < %s::uuid returning *)"  # noqa: S608
-        " insert into moving select * from taken",
-        bounds,
-    )
-    moved = query.rowcount
     options = ", ".join(f"{option} = {value}" for option, value in STORAGE[table].items())
-    query.execute(
-        f"create table {name} partition of {table} for values from (%s) to (%s) with ({options})",
-        bounds,
-    )
-    query.execute(f"insert into {name} select * from moving")  # noqa: S608
-    query.execute("drop table moving")
+    with _transaction(query):
+        query.execute(f"create table {name} (like {table} including all) with ({options})")
+        # The same that attaching takes. A stronger one would have to wait for who reads.
+        query.execute(f"lock table only {table} in share update exclusive mode")
+        # Nobody may put a row of the span there from now on.
+        query.execute(f"lock table {default} in access exclusive mode")
+        if most is not None and rows_in(query, default, span.start_ms, span.end_ms, most + 1) > most:
+            query.execute(f"drop table {name}")
+            return None
+        query.execute(
+            f"with taken as (delete from {default} where id >= %s::uuid and id < %s::uuid returning *)"  # noqa: S608
+            f" insert into {name} select * from taken",
+            bounds,
+        )
+        moved = query.rowcount
+        query.execute(f"alter table {table} attach partition {name} for values from (%s) to (%s)", bounds)
     return Made(name, moved)
+
+
+@contextmanager
+def _transaction(query: Any) -> Iterator[None]:
+    query.execute("begin")
+    try:
+        query.execute(f"set local lock_timeout = {_PATIENCE_MS}")
+        yield
+    except BaseException:
+        with suppress(psycopg2.Error):
+            query.execute("rollback")
+        raise
+    query.execute("commit")
 
 
 def _keep(query: Any, partition: Partition) -> None:

@@ -2,13 +2,13 @@
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, TypeVar
 
 import psycopg2
 from peewee import PeeweeException
 
-from tocsin.storage.database import database, is_conflict
+from tocsin.storage.database import database, is_conflict, is_held
 
 _T = TypeVar("_T")
 _TRIES: Final = 6
@@ -27,6 +27,18 @@ def tried_again(work: Callable[[], _T]) -> _T:
                 raise
         # Two that met once meet again if both start at once.
         time.sleep(random.uniform(0, _PAUSE_S * turn))  # noqa: S311  # no secret
+    return work()
+
+
+def patiently(work: Callable[[], _T], pauses_s: Sequence[float]) -> _T:
+    """What `work` answers; it is run again after each pause where others hold what it has to have alone."""
+    for pause_s in pauses_s:
+        try:
+            return work()
+        except (PeeweeException, psycopg2.Error) as error:
+            if not is_conflict(error) and not is_held(error):
+                raise
+        time.sleep(pause_s)
     return work()
 
 

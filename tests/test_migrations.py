@@ -1,6 +1,7 @@
 """The schema comes about once, however many processes bring it about, and is what models.py says."""
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ import pytest
 from peewee import Model
 
 from tocsin.domain.errors import PostgresAway
-from tocsin.storage import models
+from tocsin.storage import migrate as migrating
+from tocsin.storage import models, transactions
 from tocsin.storage.migrate import migrate, pending
 from tocsin.tests.stored import ask, lent
 
@@ -44,6 +46,23 @@ def test_a_step_that_fails_leaves_nothing_behind(empty_url: str, tmp_path: Path)
         migrate(empty_url, tmp_path)
     (tmp_path / "0002_bad.sql").write_text("create table better (id integer)")
     assert migrate(empty_url, tmp_path) == ["0001_good.sql", "0002_bad.sql"]
+
+
+def test_a_step_waits_not_for_long_for_a_table_that_others_use_and_is_tried_again(
+    empty_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "0001_good.sql").write_text("create table good (id integer)")
+    migrate(empty_url, tmp_path)
+    (tmp_path / "0002_better.sql").write_text("alter table good add column name text")
+    monkeypatch.setattr(migrating, "_PATIENCE_MS", 20)
+    with closing(psycopg2.connect(empty_url)) as reader, reader.cursor() as query:
+        query.execute("select from good")
+        monkeypatch.setattr(migrating, "_PAUSES_S", ())
+        with pytest.raises(PostgresAway, match="pg_stat_activity shows whose transactions"):
+            migrate(empty_url, tmp_path)
+        monkeypatch.setattr(migrating, "_PAUSES_S", (0.0,))
+        monkeypatch.setattr(transactions.time, "sleep", lambda _: reader.rollback())
+        assert migrate(empty_url, tmp_path) == ["0002_better.sql"]
 
 
 def test_a_step_that_this_program_does_not_know_is_left_alone(postgres_url: str) -> None:

@@ -18,10 +18,10 @@ from tocsin.app import main
 from tocsin.domain import ids
 from tocsin.domain.errors import Conflict
 from tocsin.domain.periods import AHEAD, Period, Span, left_of, spans
-from tocsin.storage import dropping, partitions
+from tocsin.storage import dropping, partitions, transactions
 from tocsin.storage.accepted import Accepted, store_accepted
 from tocsin.storage.by import By
-from tocsin.storage.database import cursor, database
+from tocsin.storage.database import cursor
 from tocsin.storage.migrate import migrate
 from tocsin.storage.persist import store
 from tocsin.storage.reentry import reenter
@@ -83,7 +83,7 @@ def where(table: str, event: UUID) -> set[str]:
 
 def made(period: Period, now_ms: int, most: int | None = None) -> dict[str, int]:
     """What making ahead makes, with the rows moved."""
-    with database.atomic(), cursor() as query:
+    with cursor() as query:
         return {each.name: each.moved for each in partitions.make_ahead(query, period, now_ms, most=most)}
 
 
@@ -146,6 +146,38 @@ def test_processes_make_what_is_missing_one_at_a_time(connection: Any, postgres_
 
 
 @servers
+def test_who_reads_the_whole_table_is_not_waited_for_and_never_blocks_in_a_circle(
+    connection: Any, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(partitions, "_PATIENCE_MS", 300)
+    monkeypatch.setattr(partitions, "_PAUSES_S", ())
+    with closing(psycopg2.connect(postgres_url)) as reader, reader.cursor() as query:
+        # As who is planning to read has it, before it comes to the default partition.
+        query.execute("lock table only notifications, only deliveries in access share mode")
+        assert len(made(Period.MONTH, NEXT_YEAR_MS)) == 6
+        query.execute("select count(*) from deliveries")
+
+
+@servers
+def test_what_others_hold_is_tried_again_and_nobody_waits_behind_for_long(
+    connection: Any, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(partitions, "_PATIENCE_MS", 20)
+    event = event_at(NEXT_YEAR_MS)
+    store(entries(routed("u1", event=event, at_ms=NEXT_YEAR_MS)))
+    with closing(psycopg2.connect(postgres_url)) as reader, reader.cursor() as query:
+        query.execute("lock table only deliveries_default in access share mode")
+        monkeypatch.setattr(partitions, "_PAUSES_S", ())
+        with pytest.raises(psycopg2.errors.LockNotAvailable):
+            made(Period.MONTH, NEXT_YEAR_MS)
+        assert where("deliveries", event) == {"deliveries_default"}
+        monkeypatch.setattr(partitions, "_PAUSES_S", (0.0,))
+        monkeypatch.setattr(transactions.time, "sleep", lambda _: reader.rollback())
+        made(Period.MONTH, NEXT_YEAR_MS)
+    assert where("deliveries", event) == {"deliveries_2027_06"}
+
+
+@servers
 def test_rows_of_before_are_kept_as_the_first_partition(postgres_url: str, tmp_path: Path) -> None:
     """Those of a later month lie where their partition takes them from."""
     now_ms = ask_now(postgres_url)
@@ -187,7 +219,7 @@ def now() -> int:
 def old_rows(now_ms: int) -> tuple[UUID, UUID]:
     """An event in a partition of long ago, and one of which nobody knows but by two rows in the default partition."""
     old, older = event_at(now_ms - 100 * DAY_MS), event_at(now_ms - 400 * DAY_MS)
-    with database.atomic(), cursor() as query:
+    with cursor() as query:
         partitions.make_ahead(query, Period.DAY, now_ms - 100 * DAY_MS)
     store(entries(routed("u1", "u2", event=old, steps=DELIVERED), routed("u1", event=older, steps=DELIVERED)))
     return old, older

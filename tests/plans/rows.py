@@ -128,9 +128,9 @@ order by id desc limit 100
 
 def fill(query: Any, deliveries: int) -> None:
     """Fills an empty schema with about so many deliveries, half as many notifications and the rest in proportion."""
-    query.execute("begin")
     for weeks in (9, 4):
         make_ahead(query, Period.MONTH, time.time_ns() // 1_000_000 - weeks * 7 * 86_400_000)
+    query.execute("begin")
     notifications = deliveries // 2
     first = notifications // 10
     sizes = {
