@@ -102,7 +102,8 @@ class Claims:
         return bucket.tokens > 0
 
     async def hand_back(self, claims: Iterable[Claim], delay_ms: int = 0) -> None:
-        """Tries for as long as the claims last: what is not handed back waits for their end."""
+        """Gives up claims of which no provider was called, whether or not they count as begun. Tries for as long as
+        they last: what is not handed back waits for their end."""
         end_s = time.monotonic() + self._rules.lease_ms / 1000
         for _, alike in groupby(claims, key=lambda claim: claim.token):
             await self._hand_back(list(alike), delay_ms, end_s)

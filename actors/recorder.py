@@ -1,7 +1,10 @@
 """Outcomes on their way to Redis: gathered for a moment, recorded together, kept while Redis is away."""
 
 import asyncio
+import time
+from collections.abc import Sequence
 from contextlib import suppress
+from typing import Final
 
 from loguru import logger
 
@@ -13,18 +16,25 @@ from tocsin.storage.store import Store
 
 _GATHER_S = 0.02
 _AWAY_S = 0.5
+_AGAIN_S: Final = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+"""After which times one that could not be recorded is tried again; by then the lease of most is over."""
+
+_Waiting = tuple[Ending, asyncio.Future[None]]
 
 
 class Recorder:
-    """Records endings within 200 ms of their being known; what Redis does not take yet is kept and tried again."""
+    """Records endings within 200 ms of their being known; what Redis does not take yet is kept and tried again. One
+    that cannot be recorded for another reason is set apart, and holds up no other."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._waiting: list[tuple[Ending, asyncio.Future[None]]] = []
+        self._waiting: list[_Waiting] = []
         self._flushing: asyncio.Task[None] | None = None
+        self._apart: set[asyncio.Task[None]] = set()
 
     def add(self, ending: Ending) -> asyncio.Future[None]:
-        """Takes an ending; it is recorded soon. Whoever wants to know when that is done waits for the answer."""
+        """Takes an ending; it is recorded soon. Whoever wants to know when that is done, or that it cannot be for now,
+        waits for the answer."""
         recorded: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((ending, recorded))
         if self._flushing is None or self._flushing.done():
@@ -33,28 +43,29 @@ class Recorder:
 
     async def close(self, limit_s: float) -> None:
         """Waits until everything is recorded, at most `limit_s` seconds; says what is not."""
-        if self._flushing is not None:
-            await asyncio.wait({self._flushing}, timeout=limit_s)
-            self._flushing.cancel()
-        if self._waiting:
-            logger.error("{} outcomes could not be recorded; they will show as uncertain", len(self._waiting))
+        end_s = time.monotonic() + limit_s
+        while (recording := self._recording()) and (left_s := end_s - time.monotonic()) > 0:
+            await asyncio.wait(recording, timeout=left_s)
+        late = len(self._waiting) + len(self._apart)
+        for task in recording:
+            task.cancel()
+        if late:
+            logger.error("{} outcomes could not be recorded; they will show as uncertain", late)
+
+    def _recording(self) -> set[asyncio.Task[None]]:
+        under_way = set(self._apart)
+        if self._flushing and not self._flushing.done():
+            under_way.add(self._flushing)
+        return under_way
 
     async def _flush(self) -> None:
         await asyncio.sleep(_GATHER_S)
-        together = MOST_ITEMS
         while self._waiting:
-            batch = self._waiting[:together]
+            batch = self._waiting[:MOST_ITEMS]
             try:
-                await self._store.attempts.record([ending for ending, _ in batch])
+                await self._record(batch)
             except Unavailable as error:
                 say("recording of outcomes", error)
-                await asyncio.sleep(_AWAY_S)
-                continue
-            except Exception:
-                logger.exception("outcomes could not be recorded; they are tried again one by one")
-                # The one that cannot be comes to stand behind the others.
-                together = 1
-                self._waiting.append(self._waiting.pop(0))
                 await asyncio.sleep(_AWAY_S)
                 continue
             del self._waiting[: len(batch)]
@@ -64,3 +75,33 @@ class Recorder:
             # The clock calls the persister too.
             with suppress(Unavailable):
                 await self._store.nudge_persister()
+
+    async def _record(self, batch: Sequence[_Waiting]) -> None:
+        """Records them, but for those that cannot be. Raises Unavailable when all of them are to be recorded again,
+        which changes nothing more of those that were."""
+        try:
+            await self._store.attempts.record([ending for ending, _ in batch])
+        except Unavailable:
+            raise
+        except Exception:
+            if len(batch) == 1:
+                self._set_apart(batch[0][0])
+                return
+            middle = len(batch) // 2
+            await self._record(batch[:middle])
+            await self._record(batch[middle:])
+
+    def _set_apart(self, ending: Ending) -> None:
+        logger.exception("an outcome of {} could not be recorded; it is tried again", ending.claim.notification)
+        task = asyncio.create_task(self._try_again(ending))
+        self._apart.add(task)
+        task.add_done_callback(self._apart.discard)
+
+    async def _try_again(self, ending: Ending) -> None:
+        for wait_s in _AGAIN_S:
+            await asyncio.sleep(wait_s)
+            # What fails each time has been told when it was set apart.
+            with suppress(Exception):
+                await self._store.attempts.record([ending])
+                return
+        logger.error("an outcome of {} cannot be recorded; it will show as uncertain", ending.claim.notification)

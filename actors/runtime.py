@@ -168,7 +168,11 @@ class Runtime:
         await ended(self._tasks, _TASKS_END_S)
 
     async def _close_lanes(self, limit_s: float) -> None:
-        await asyncio.gather(*(lane.close(limit_s) for lane in self._lanes.values()))
+        """Closes all of them, whatever one of them meets with."""
+        ends = await asyncio.gather(*(lane.close(limit_s) for lane in self._lanes.values()), return_exceptions=True)
+        for channel, end in zip(self._lanes, ends, strict=True):
+            if end is not None:
+                logger.opt(exception=end).error("the lane of {} did not end in order", channel)
 
     def _stop_workers(self, limit_s: float) -> None:
         """Lets workers finish what they do. One that waits for a server beyond `limit_s` is left: others are called

@@ -2,9 +2,7 @@
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Coroutine, Iterable, Sequence
-from itertools import takewhile
 from typing import Any, Final
 from uuid import UUID
 
@@ -17,25 +15,21 @@ from tocsin.actors.outages import say
 from tocsin.actors.outcomes import SendRules, not_configured, without_address
 from tocsin.actors.pace import Pace
 from tocsin.actors.provider_calls import MARGIN_S, ProviderCalls
+from tocsin.actors.ready import Prepared, Ready
 from tocsin.actors.recorder import Recorder
-from tocsin.channels.contract import Message, Outcome, OutcomeKind, Sender
+from tocsin.channels.contract import Sender
 from tocsin.domain.breaker import Health
-from tocsin.domain.delivery import Channel, Reason
+from tocsin.domain.delivery import Channel
 from tocsin.domain.errors import RedisAway, RedisLost, SettingError, Unavailable
 from tocsin.domain.event import Event
 from tocsin.storage.flight_parts import Claim, Ending
 from tocsin.storage.store import Store
 
 _DATA_DELAY_MS: Final = 2_000
-_PATIENCE_S: Final = 0.25
-"""How long what was claimed ahead may wait for a slot: by then slow sends hold them all, and others may have it."""
 _GATHER_S: Final = 0.001
 """How long slots gather where sends end quickly: a beginning takes as long for eight as for one."""
 _LEAST_S: Final = 1.0
 """How long the end of a lane may take in any case: to break off what is late, and to record what is known."""
-_NOT_BEGUN: Final = Outcome(OutcomeKind.TEMPORARY, Reason.LEASE_LOST, message="not sent: Redis went away as it began")
-
-_Prepared = tuple[Claim, Message]
 
 
 class Lane:
@@ -59,10 +53,8 @@ class Lane:
         """How many are claimed, or being claimed, and have not ended."""
         self._busy = 0
         """How many of the provider's slots are taken."""
-        self._ready: deque[_Prepared] = deque()
+        self._ready = Ready(self._has_slot, self._let_go)
         """Claimed, and not begun for lack of a slot."""
-        self._ready_since_s = 0.0
-        self._looking: asyncio.TimerHandle | None = None
         self._events: dict[UUID, Event] = {}
         self._changed = asyncio.Event()
         self._beginning: asyncio.Task[None] | None = None
@@ -78,13 +70,14 @@ class Lane:
         had_tokens = False
         while self._open:
             room, claims = await self._room(), []
+            claimed_s = time.monotonic()
             try:
                 claims = await self._claims.take(room) if self._open else []
             finally:
                 self._give_back(room - len(claims))
             if claims:
                 had_tokens = False
-                self._start(self._carry(claims))
+                self._start(self._carry(claims, claimed_s))
             elif had_tokens or not await self._claims.has_tokens():
                 return
             else:
@@ -96,24 +89,29 @@ class Lane:
         self._open = False
         self._claims.close()
         self._changed.set()  # a run that waits for room sees that it is to end
-        self._let_go_of_ready()
+        self._let_go(self._ready.clear())
         deadline_s = time.monotonic() + limit_s
-        # What is under way may start more: a claim that has begun starts its sends.
-        while self._under_way and (left_s := deadline_s - time.monotonic()) > 0:
-            await asyncio.wait(self._under_way, timeout=left_s)
+        await self._ended(deadline_s)
         await self._break_off()
         await self._recorder.close(max(_LEAST_S, deadline_s - time.monotonic()))
         self._calls.close()
         await self.sender.close()
 
+    async def _ended(self, deadline_s: float) -> None:
+        """Waits until nothing is under way. That may start more: a claim that has begun starts its sends."""
+        while self._under_way and (left_s := deadline_s - time.monotonic()) > 0:
+            await asyncio.wait(self._under_way, timeout=left_s)
+
     async def _break_off(self) -> None:
+        """Cancels each once, for a second time would interrupt its end; what that end starts has a moment too."""
         late, calls = set(self._under_way), self._calls.under_way
         for task in late:
             task.cancel()
         if calls:
             logger.warning("{} sends on {} were broken off; they will show as uncertain", calls, self.channel)
-        if late:
-            await asyncio.wait(late, timeout=_LEAST_S)
+        await self._ended(time.monotonic() + _LEAST_S)
+        for task in self._under_way - late:
+            task.cancel()
 
     async def _run_again(self) -> None:
         try:
@@ -152,12 +150,13 @@ class Lane:
 
     # From claims to messages.
 
-    async def _carry(self, claims: Sequence[Claim]) -> None:
+    async def _carry(self, claims: Sequence[Claim], claimed_s: float) -> None:
         kept = 0
         try:
-            messages = await self._messages(claims)
-            kept = len(messages)
-            self._keep_ready(messages)
+            prepared = await self._prepared(claims, claimed_s)
+            kept = len(prepared)
+            self._ready.add(prepared)
+            self._fill_slots()
         except Unavailable as error:
             say(f"sending {self.channel}", error)
             await self._claims.hand_back(claims, _DATA_DELAY_MS)
@@ -166,93 +165,68 @@ class Lane:
         finally:
             self._give_back(len(claims) - kept)
 
-    async def _messages(self, claims: Sequence[Claim]) -> list[_Prepared]:
+    async def _prepared(self, claims: Sequence[Claim], claimed_s: float) -> list[Prepared]:
         """The messages that can be sent; what cannot be is recorded, what lacks data is handed back."""
         if not self.sender.configured:
             self._end_unsent(not_configured(claim) for claim in claims)
             return []
-        prepared = await messages_for(self._store, claims, self._events)
-        self._end_unsent(without_address(claim) for claim, message in prepared.items() if message is None)
-        await self._claims.release([claim for claim in claims if claim not in prepared], _DATA_DELAY_MS)
-        return [(claim, message) for claim, message in prepared.items() if message is not None]
+        found = await messages_for(self._store, claims, self._events)
+        self._end_unsent(without_address(claim) for claim, message in found.items() if message is None)
+        await self._claims.release([claim for claim in claims if claim not in found], _DATA_DELAY_MS)
+        return [Prepared(claim, message, claimed_s) for claim, message in found.items() if message is not None]
 
     def _end_unsent(self, endings: Iterable[Ending]) -> None:
         for ending in endings:
             self._calls.end_unsent(ending)
 
-    def _keep_ready(self, messages: Sequence[_Prepared]) -> None:
-        if messages and not self._ready:
-            self._ready_since_s = time.monotonic()
-            if self._looking is None:
-                self._looking = asyncio.get_running_loop().call_later(_PATIENCE_S, self._look_at_ready)
-        self._ready.extend(messages)
-        self._fill_slots()
-
-    def _look_at_ready(self) -> None:
-        """What waits too long is given to others."""
-        self._looking = None
-        if not self._ready:
-            return
-        left_s = self._ready_since_s + _PATIENCE_S - time.monotonic()
-        if left_s > 0:
-            self._looking = asyncio.get_running_loop().call_later(left_s, self._look_at_ready)
-        else:
-            self._let_go_of_ready()
-
-    def _let_go_of_ready(self) -> None:
+    def _let_go(self, claims: Sequence[Claim]) -> None:
+        """Gives to others what is ready no more, and claims nothing ahead for now."""
         self._pace.forget()
-        if self._ready:
-            claims = [claim for claim, _ in self._ready]
-            self._ready.clear()
+        if claims:
             self._start(self._claims.hand_back(claims))
             self._give_back(len(claims))
 
     # From messages to sends.
 
+    def _has_slot(self) -> bool:
+        return self._busy < self.sender.concurrency
+
     def _fill_slots(self) -> None:
-        if self._ready and self._busy < self.sender.concurrency and (not self._beginning or self._beginning.done()):
+        if self._ready and self._has_slot() and (not self._beginning or self._beginning.done()):
             self._beginning = self._start(self._begin_ready())
 
     async def _begin_ready(self) -> None:
         """While one beginning is under way more slots become free; the next takes all that are by then."""
-        while self._ready and self._busy < self.sender.concurrency:
+        while self._ready and self._has_slot():
             if self._pace.is_quick and 2 * self._busy > self.sender.concurrency:
                 await asyncio.sleep(_GATHER_S)
-            batch = self._take_ready(self.sender.concurrency - self._busy)
+            batch = self._take_ready()
             if not batch:
-                return
+                return  # let go of meanwhile
             self._busy += len(batch)
-            begun: list[_Prepared] = []
+            begun: list[Prepared] = []
             try:
                 began_s = time.monotonic()  # the lease counts from within
                 begun = await self._begun(batch)
-                for claim, message in begun:
-                    self._start(self._send_in_slot(claim, message, began_s))
+                for prepared in begun:
+                    self._start(self._send_in_slot(prepared, began_s))
             except Unavailable as error:
                 say(f"sending {self.channel}", error)
-                await self._claims.hand_back((claim for claim, _ in batch), _DATA_DELAY_MS)
+                await self._claims.hand_back((prepared.claim for prepared in batch), _DATA_DELAY_MS)
             except Exception:
                 logger.exception("what was claimed on {} could not be sent; it waits for its lease's end", self.channel)
             finally:
                 self._busy -= len(batch) - len(begun)
                 self._give_back(len(batch) - len(begun))
 
-    def _take_ready(self, most: int) -> list[_Prepared]:
-        """The next ones, all of one claim."""
-        if not self._ready:
-            return []  # let go of meanwhile
-        token = self._ready[0][0].token
-        alike = takewhile(lambda prepared: prepared[0].token == token, self._ready)
-        batch = [prepared for _, prepared in zip(range(most), alike, strict=False)]
-        for _ in batch:
-            self._ready.popleft()
-        self._ready_since_s = time.monotonic()
+    def _take_ready(self) -> list[Prepared]:
+        batch = self._ready.take(self.sender.concurrency - self._busy)
         if not self._ready:
             self._changed.set()
         return batch
 
-    async def _begun(self, messages: Sequence[_Prepared]) -> list[_Prepared]:
-        claims = [claim for claim, _ in messages]
+    async def _begun(self, batch: Sequence[Prepared]) -> list[Prepared]:
+        claims = [prepared.claim for prepared in batch]
         if not self._open:
             await self._claims.hand_back(claims)
             return []
@@ -268,18 +242,18 @@ class Lane:
         except RedisAway as error:
             # They may count as begun. Left to their lease's end they would be uncertain; that none was sent is known.
             say(f"sending {self.channel}", error)
-            self._end_unsent(self._calls.ending(claim, _NOT_BEGUN) for claim in claims)
+            await self._claims.hand_back(claims)
             return []
         # What was read or withdrawn meanwhile is not sent; as a trial of a provider it gives way to another.
         refused = [claim for claim, may in zip(claims, begun, strict=True) if not may]
         if refused:
             self._start(self._claims.hand_back(refused))
-        return [pair for pair, may in zip(messages, begun, strict=True) if may]
+        return [prepared for prepared, may in zip(batch, begun, strict=True) if may]
 
-    async def _send_in_slot(self, claim: Claim, message: Message, began_s: float) -> None:
+    async def _send_in_slot(self, prepared: Prepared, began_s: float) -> None:
         try:
-            if await self._calls.make(claim, message, began_s) is Health.DOWN:
-                self._let_go_of_ready()
+            if await self._calls.make(prepared.claim, prepared.message, began_s) is Health.DOWN:
+                self._let_go(self._ready.clear())
         finally:
             self._pace.note()
             self._busy -= 1

@@ -12,22 +12,15 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
-from aiosmtplib import (
-    SMTP,
-    SMTPAuthenticationError,
-    SMTPException,
-    SMTPRecipientRefused,
-    SMTPResponseException,
-    SMTPServerDisconnected,
-)
+from aiosmtplib import SMTPException, SMTPResponseException, SMTPServerDisconnected
 from email_validator import EmailNotValidError, validate_email
 from pydantic import AfterValidator, Field
 
 from tocsin.channels.cleaning import cleaned, private_parts
 from tocsin.channels.contract import BuildContext, Message, Outcome, OutcomeKind, Provider, RatedTable, Sender
 from tocsin.channels.letter import Letterhead, compose
-from tocsin.channels.smtp_pool import Connection, Pool, Server, is_closing
-from tocsin.channels.trust import is_untrusted
+from tocsin.channels.smtp_pool import Connection, Pool, Server
+from tocsin.channels.smtp_replies import after_loss, after_reply, is_closing, queue_id, words
 from tocsin.channels.unconfigured import Unconfigured
 from tocsin.domain.delivery import Channel, Reason
 from tocsin.domain.errors import SettingError
@@ -48,18 +41,9 @@ def _plain_address(text: str) -> str:
     return found
 
 
-_ENHANCED: Final = re.compile(r"\b([245]\.\d{1,3}\.\d{1,3})\b")
-_QUEUE_IDS: Final = (
-    re.compile(r"queued as <?([\w.@-]{4,200})", re.IGNORECASE),
-    re.compile(r"\bid=([\w.@-]{4,200})", re.IGNORECASE),
-    # SES answers "Ok 0100018…".
-    re.compile(r"^(?:2\.\d\.\d )?ok ([\w.-]{16,200})$", re.IGNORECASE),
-)
 _PLAIN_NAME: Final = re.compile(r"(?=.{1,64}$)[A-Za-z0-9_+-]+(?:\.[A-Za-z0-9_+-]+)*")
 """What stands before the @ of nearly all addresses, and needs no closer look."""
 _LONGEST_ADDRESS: Final = 254
-_ABOUT_THE_SENDER: Final = ("5.1.7", "5.1.8")
-_AUTHENTICATION_REQUIRED: Final = 530
 
 
 class SmtpSettings(RatedTable):
@@ -128,16 +112,16 @@ class SmtpSender:
             async with asyncio.timeout(self.timeout_s):
                 return await self._deliver(envelope, progress, private)
         except SMTPResponseException as error:
-            return _after_reply(error, private, handed_over=progress.handed_over)
+            return after_reply(error, private, handed_over=progress.handed_over)
         except (SMTPException, OSError) as error:
-            return _after_loss(error, private, handed_over=progress.handed_over)
+            return after_loss(error, private, handed_over=progress.handed_over)
 
     async def check(self) -> None:
         try:
             async with asyncio.timeout(self.timeout_s), self._pool.connection(fresh=True) as connection:
                 await connection.client.noop()
         except (SMTPException, OSError) as error:
-            said = cleaned(_words(error), self._private) or type(error).__name__
+            said = cleaned(words(error), self._private) or type(error).__name__
             raise SettingError(f"{SECTION}: the mail server cannot be used: {said}") from error
 
     async def close(self) -> None:
@@ -162,11 +146,13 @@ class SmtpSender:
                 progress.handed_over = True
                 reply = await client.data(envelope.mail)
             except SMTPResponseException as error:
-                await _clear(client, error)
-                return _after_reply(error, private, handed_over=progress.handed_over)
+                if is_closing(error.code):
+                    connection.drop()
+                connection.refused = True
+                return after_reply(error, private, handed_over=progress.handed_over)
         return Outcome(
             OutcomeKind.SENT,
-            provider_id=_queue_id(reply.message) or envelope.message_id,
+            provider_id=queue_id(reply.message) or envelope.message_id,
             provider_status=str(reply.code),
             message=cleaned(reply.message, private),
         )
@@ -192,23 +178,6 @@ async def _address(connection: Connection, envelope: _Envelope) -> None:
         raise
 
 
-async def _clear(client: SMTP, error: SMTPResponseException) -> None:
-    """Leaves the connection ready for the next mail, or closed."""
-    if is_closing(error.code):
-        client.close()
-        return
-    try:
-        await client.rset()
-    except (SMTPException, OSError):
-        client.close()
-
-
-def _queue_id(said: str) -> str | None:
-    """The server's own name for a mail, where its answer tells one."""
-    found = next((match for pattern in _QUEUE_IDS if (match := pattern.search(said))), None)
-    return found[1] if found else None
-
-
 def _recipient(address: str) -> tuple[str, bool]:
     """The address to tell the server, and whether it needs SMTPUTF8: a domain alone never does."""
     name, _, domain = address.rpartition("@")
@@ -227,58 +196,6 @@ def _plain_domain(domain: str) -> str | None:
     except EmailNotValidError:
         return None
     return found.ascii_domain
-
-
-def _after_reply(error: SMTPResponseException, private: tuple[str, ...], *, handed_over: bool) -> Outcome:
-    """RFC 5321: 4xx is for now, 5xx for good. Anything else was no answer."""
-    if not 400 <= error.code < 600:
-        return _after_loss(error, private, handed_over=handed_over)
-    enhanced = _ENHANCED.search(error.message)
-    kind = OutcomeKind.PERMANENT if error.code >= 500 else OutcomeKind.TEMPORARY
-    return Outcome(
-        kind,
-        _reason(error, enhanced[1] if enhanced else ""),
-        code=f"{error.code} {enhanced[1]}" if enhanced else str(error.code),
-        message=cleaned(error.message, private),
-    )
-
-
-def _reason(error: SMTPResponseException, enhanced: str) -> Reason:
-    if isinstance(error, SMTPAuthenticationError):
-        return Reason.NOT_CONFIGURED if error.code >= 500 else Reason.PROVIDER_DOWN
-    if error.code == _AUTHENTICATION_REQUIRED:
-        return Reason.NOT_CONFIGURED
-    if error.code < 500:
-        return _temporary_reason(error.code, enhanced)
-    # Only 5.1.x says that the address is wrong; 5.7.x is policy, and others are about the mail or the server.
-    wrong = enhanced.startswith("5.1.") and enhanced not in _ABOUT_THE_SENDER
-    return Reason.INVALID_ADDRESS if wrong and isinstance(error, SMTPRecipientRefused) else Reason.REJECTED
-
-
-def _temporary_reason(code: int, enhanced: str) -> Reason:
-    if enhanced.startswith("4.7."):
-        return Reason.RATE_LIMITED
-    return Reason.PROVIDER_DOWN if is_closing(code) else Reason.REJECTED
-
-
-def _after_loss(error: Exception, private: tuple[str, ...], *, handed_over: bool) -> Outcome:
-    timed_out = isinstance(error, TimeoutError)
-    if handed_over:
-        reason = Reason.TIMEOUT if timed_out else Reason.CONNECTION_LOST
-        return Outcome(OutcomeKind.UNKNOWN, reason, message="handed over, then no answer from the mail server")
-    reason = Reason.TIMEOUT if timed_out else Reason.PROVIDER_DOWN
-    return Outcome(OutcomeKind.TEMPORARY, reason, message=cleaned(_words(error), private))
-
-
-def _words(error: BaseException) -> str:
-    """What to say of an error in the way to the server; an operating system's words may hold addresses."""
-    if is_untrusted(error):
-        return "the mail server's certificate cannot be verified"
-    if isinstance(error, TimeoutError):
-        return "no answer from the mail server in time"
-    if isinstance(error, SMTPException) and not isinstance(error, OSError):
-        return str(error.args[-1]) if error.args else type(error).__name__
-    return "no connection to the mail server"
 
 
 def _build(settings: SmtpSettings, context: BuildContext) -> Sender:

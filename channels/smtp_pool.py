@@ -14,9 +14,10 @@ from aiosmtplib import SMTP, SMTPException
 
 from tocsin.domain.errors import SettingError
 
-_IDLE_BEFORE_NOOP_S: Final = 5.0
+_IDLE_BEFORE_NOOP_S: Final = 2.0
 _IDLE_BEFORE_CLOSE_S: Final = 60.0
-_CLOSING: Final = 421
+_ANSWER_SHARE: Final = 0.25
+"""How much of a send's time a kept connection has to say that it is good; the rest is enough for a new one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,23 +35,28 @@ class Server:
 
 @dataclass(slots=True)
 class Connection:
-    """A connection that is logged in. `reused` says that it has been used before, so the server may have left."""
+    """A connection that is logged in. `reused` says that it has been used before, so the server may have left;
+    `refused` that the server may still hold the envelope of a mail that it did not take."""
 
     client: SMTP
     used_s: float
     reused: bool = False
+    refused: bool = False
 
-    async def alive(self) -> bool:
-        """Whether it may be used again; one that lay idle is asked first."""
+    async def alive(self, limit_s: float) -> bool:
+        """Whether it may be used again; one that lay idle is asked first, and one on which a mail was refused is told
+        to forget that. It has `limit_s` seconds to answer."""
         idle_s = time.monotonic() - self.used_s
         if not self.client.is_connected or idle_s > _IDLE_BEFORE_CLOSE_S:
             return False
-        if idle_s < _IDLE_BEFORE_NOOP_S:
-            return True
         try:
-            await self.client.noop()
+            if self.refused:
+                await self.client.rset(timeout=limit_s)
+            elif idle_s >= _IDLE_BEFORE_NOOP_S:
+                await self.client.noop(timeout=limit_s)
         except (SMTPException, OSError):
             return False
+        self.refused = False
         return True
 
     def drop(self) -> None:
@@ -82,12 +88,17 @@ class Pool:
     async def close(self) -> None:
         """Says goodbye on every idle connection, briefly."""
         idle, self._idle = self._idle, []
-        await asyncio.gather(*(_leave(connection) for connection in idle))
+        await asyncio.gather(*(_leave(connection) for connection in idle), return_exceptions=True)
 
     async def _take(self, *, fresh: bool) -> Connection:
         while self._idle and not fresh:
             connection = self._idle.pop()
-            if await connection.alive():
+            try:
+                alive = await connection.alive(_ANSWER_SHARE * self._server.timeout_s)
+            except BaseException:
+                connection.drop()
+                raise
+            if alive:
                 connection.reused = True
                 return connection
             connection.drop()
@@ -122,15 +133,12 @@ class Pool:
         return client
 
 
-def is_closing(code: int) -> bool:
-    """Whether a reply announces that the server closes the connection."""
-    return code == _CLOSING
-
-
 async def _leave(connection: Connection) -> None:
-    with suppress(SMTPException, OSError):
-        await connection.client.quit(timeout=1.0)
-    connection.drop()
+    try:
+        with suppress(SMTPException, OSError):
+            await connection.client.quit(timeout=1.0)
+    finally:
+        connection.drop()
 
 
 def _tls_context(server: Server) -> ssl.SSLContext:

@@ -17,6 +17,7 @@ import uvicorn
 import uvloop
 from loguru import logger
 from prometheus_client import CollectorRegistry
+from starlette.applications import Starlette
 
 from tocsin.actors.metrics import Gauges
 from tocsin.actors.runtime import Runtime
@@ -161,7 +162,7 @@ class Process:
         carriers = await self._carriers()
         gauges = self._gauges(carriers)
         application = figures.build(self.registry, lambda: gauges.refresh(store))
-        server = Server(uvicorn.Config(application, lifespan="off", log_config=None, access_log=False))
+        server = Server(_figures_config(application))
         serving = asyncio.create_task(server.serve(sockets=[listening]))
         try:
             yield
@@ -273,6 +274,17 @@ def _in_sandbox(settings: Settings, sandbox: Sandbox, listening: socket.socket |
     if settings.http.public_url is None and listening is not None:
         given["http.public_url"] = f"http://127.0.0.1:{listening.getsockname()[1]}"
     return settings.with_values(given)
+
+
+def _figures_config(application: Starlette) -> uvicorn.Config:
+    return uvicorn.Config(
+        application,
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        # Who asks for figures holds up nobody's end.
+        timeout_graceful_shutdown=1,
+    )
 
 
 def _uvicorn_config(settings: Settings, context: Context) -> uvicorn.Config:

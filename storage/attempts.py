@@ -79,7 +79,7 @@ class Attempts:
     async def release(
         self, claims: Sequence[Claim], token: str, *, delay_ms: int = 0, rate: Rate | None = None
     ) -> None:
-        """Hands back claims that have not begun, and what they took of their provider's `rate`."""
+        """Hands back claims of which no provider was called, and what they took of its `rate`."""
         if claims:
             arguments = [part for claim in claims for part in (claim.notification, claim.step)]
             channel, provider = claims[0].channel, claims[0].provider

@@ -53,7 +53,8 @@ class MemoryGuard:
             self._asked_at = time.monotonic()
             await self._ask()
         share, journal = self._marks.shares[work], self._marks.journal[work]
-        if self._used_share >= share:
+        # What is sent makes room too: with an empty journal nothing else would.
+        if self._used_share >= share and (work is not Work.SEND or self._journal_bytes):
             raise Overloaded(
                 f"Redis has used {self._used_share:.0%} of its memory; no {work} past {share:.0%}, until it has drained"
             )

@@ -461,6 +461,24 @@ async def test_the_journal_gives_an_entry_to_one_persister_until_it_is_done(benc
     ]
 
 
+@pytest.mark.parametrize("gone", [False, True])
+async def test_the_number_in_the_journals_ids_grows_by_one_whatever_else_is_added_to_it(
+    bench: Bench, gone: bool
+) -> None:
+    """A smaller one would say that Redis was set back, and everything be rebuilt (docs/adr/0005)."""
+    await bench.flights.accept(an_event(), people("u1"), {"f": "accepted"})
+    before = int((await bench.client.get("t:last_fact")).split("-")[1])
+    later_ms = 2 * int((await bench.client.time())[0]) * 1_000
+    foreign = await bench.client.xadd(bench.keys.facts, {"d": "[]"}, id=f"{later_ms}-0")
+    if gone:
+        await bench.client.xdel(bench.keys.facts, foreign)
+    numbers = []
+    for _ in range(3):
+        await bench.flights.accept(an_event(), people("u1"), {"f": "accepted"})
+        numbers.append(int((await bench.client.get("t:last_fact")).split("-")[1]))
+    assert numbers == [before + 1, before + 2, before + 3]
+
+
 async def test_draining_is_waited_for(bench: Bench) -> None:
     await bench.journal.append([{"n": 1}])
     assert not await bench.journal.drained(0.05)

@@ -19,13 +19,15 @@ from tocsin.actors.messages import messages_for
 from tocsin.actors.metrics import SendCounters, StoredCounters
 from tocsin.actors.outcomes import SendRules
 from tocsin.actors.route import route
+from tocsin.actors.runtime import Runtime
 from tocsin.actors.send import Lane
-from tocsin.channels.contract import Message, Outcome, OutcomeKind
+from tocsin.channels.contract import BuildContext, Message, Outcome, OutcomeKind
 from tocsin.domain.delivery import Channel, Reason
 from tocsin.domain.errors import RedisAway, SettingError
 from tocsin.domain.event import Event
 from tocsin.domain.plan import Step
 from tocsin.domain.retry import RetryRule
+from tocsin.domain.settings import load
 from tocsin.storage.flight_parts import Ending
 from tocsin.storage.store import Store
 
@@ -415,6 +417,57 @@ async def test_only_sends_that_had_begun_count_as_broken_off(store: Store, monke
     assert said == ["1 sends on SMS were broken off; they will show as uncertain"]
 
 
+async def test_what_a_broken_off_send_starts_as_it_ends_is_waited_for_and_not_broken_off(store: Store) -> None:
+    ends: list[str] = []
+    carrier = Carrier()
+    carrier.timeout_s = 30
+
+    async def leaves() -> None:
+        try:
+            await asyncio.sleep(0.02)
+            ends.append("left")
+        except asyncio.CancelledError:
+            ends.append("interrupted")
+
+    async def stalling(message: Message) -> Outcome:
+        carrier.got.append(message)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await leaves()
+            sms._start(leaves())
+        return SENT
+
+    carrier.send = stalling  # type: ignore[method-assign]
+    await sms_to(store, "u1")
+    sms = lane(store, carrier)
+    await sms.run()
+    await until(lambda: bool(carrier.got))
+    await sms.close(0.01)
+    assert ends == ["left", "left"]
+
+
+async def test_a_lane_that_does_not_end_in_order_keeps_no_other_from_it(store: Store) -> None:
+    ended: list[str] = []
+
+    class Ends(Carrier):
+        async def close(self) -> None:
+            ended.append(self.provider)
+            if self.provider == "bad":
+                raise ZeroDivisionError
+            await asyncio.sleep(0.02)
+            ended.append("in order")
+
+    bad, good = Ends(), Ends()
+    bad.provider = "bad"
+    settings = load({})
+    context = BuildContext(False, None, "Tocsin", None, {})
+    runtime = Runtime(settings, store.postgres, context, CollectorRegistry())
+    runtime._lanes = {Channel.SMS: lane(store, bad), Channel.PUSH: lane(store, good)}
+    await runtime._close_lanes(0.1)
+    assert sorted(ended) == ["bad", "carrier", "in order"]
+
+
 async def test_what_others_forget_meanwhile_is_still_known_to_who_asked(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -475,6 +528,32 @@ async def test_outcomes_are_recorded_though_the_persister_cannot_be_called(
     assert [status for _, status, _ in await told(store)].count("SENT") == 2
 
 
+async def test_an_outcome_that_cannot_be_recorded_holds_up_no_other(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    users = [f"u{number}" for number in range(8)]
+    await sms_to(store, *users)
+    sms = lane(store, carrier := Carrier(concurrency=8))
+    record, sizes = store.attempts.record, []
+
+    async def not_of_u3(endings: Sequence[Ending]) -> list[bool]:
+        if any(ending.claim.user == "u3" for ending in endings):
+            raise ResponseError("WRONGTYPE Operation against a key")
+        sizes.append(len(endings))
+        return await record(endings)
+
+    monkeypatch.setattr(store.attempts, "record", not_of_u3)
+    await run_until(sms, lambda: len(carrier.got) == 8)
+    await until(lambda: sum(sizes) == 7)
+    await sms_to(store, *(f"v{number}" for number in range(8)))
+    sizes.clear()
+    await run_until(sms, lambda: len(carrier.got) == 16)
+    await until(lambda: sum(sizes) == 8)
+    assert max(sizes) > 1, "others are recorded together as before"
+    await sms.close(0.1)
+    assert [status for _, status, _ in await told(store)].count("SENT") == 15
+
+
 async def test_outcomes_are_kept_when_recording_fails_unexpectedly(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -493,28 +572,6 @@ async def test_outcomes_are_kept_when_recording_fails_unexpectedly(
     await run_until(sms, lambda: len(carrier.got) == 1)
     await sms.close(3)
     assert (await told(store))[-1] == (1, "SENT", None)
-
-
-async def test_what_was_not_sent_because_redis_went_away_as_it_began_is_tried_again(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await sms_to(store, "u1")
-    sms = lane(store, carrier := Carrier())
-    begin = store.attempts.begin
-
-    async def unheard(*claims: Any, **rules: Any) -> list[bool]:
-        await begin(*claims, **rules)
-        raise RedisAway("the answer was lost")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(store.attempts, "begin", unheard)
-        await sms.run()
-        await until(lambda: not sms._under_way)
-    assert not carrier.got
-    await run_until(sms, lambda: len(carrier.got) == 1)
-    await sms.close(2)
-    told_of = [(attempt, status) for attempt, status, _ in await told(store)]
-    assert told_of == [(1, "SENDING"), (1, "FAILED"), (2, "RETRYING"), (2, "SENDING"), (2, "SENT")]
 
 
 async def refusing(*claims: Any, **rules: Any) -> Any:

@@ -204,6 +204,7 @@ async def test_accepting_stops_first_then_planning_then_sending(redis_url: str, 
     stopped: list[list[Work]] = []
     for share in (0.7, 0.78, 0.85, 0.95):
         store = await opened(redis_url, postgres_url)
+        await store._client.set(store._keys.facts_bytes, 1)
         used = (await store._client.info("memory"))["used_memory"]
         await store.close()
         await store.postgres.close()
@@ -212,6 +213,14 @@ async def test_accepting_stops_first_then_planning_then_sending(redis_url: str, 
         await store.close()
         await store.postgres.close()
     assert stopped == [[], [Work.ACCEPT], [Work.ACCEPT, Work.PLAN], [Work.ACCEPT, Work.PLAN, Work.SEND]]
+
+
+async def test_sends_go_on_where_only_they_can_make_room(store: Store) -> None:
+    """Nothing waits to be drained: past its mark memory falls as deliveries end, and not before."""
+    store.memory._used_share, store.memory._asked_at = 0.95, float("inf")
+    assert [work for work in Work if await is_stopped(store, work)] == [Work.ACCEPT, Work.PLAN]
+    store.memory._journal_bytes = 1
+    assert await is_stopped(store, Work.SEND)
 
 
 async def is_stopped(store: Store, work: Work) -> bool:

@@ -10,6 +10,7 @@ import pytest
 from tests.certificates import server_context
 from tests.fakes.behaviour import SECRET, a_message
 from tests.fakes.smtp import DROP, HANG, USER, SmtpFake
+from tests.workbench import eventually
 from tocsin.channels import smtp, smtp_pool
 from tocsin.channels.contract import BuildContext, OutcomeKind, Sender
 from tocsin.domain.delivery import Channel, Reason
@@ -192,6 +193,50 @@ async def test_a_refused_mail_leaves_the_connection_good(sender: Sender, fake: S
     await sent(sender)
     assert fake.connections == 1
     assert "RSET" in fake.commands
+
+
+@pytest.mark.parametrize(("step", "reply"), [("BODY", "554 5.6.0 spam"), ("RCPT", "550 5.7.1 blocked")])
+async def test_a_server_that_stalls_after_a_refusal_takes_nothing_back(
+    sender: Sender, fake: SmtpFake, step: str, reply: str
+) -> None:
+    fake.replies |= {step: reply, "RSET": HANG}
+    outcome = await sent(sender)
+    assert (outcome.kind, outcome.reason) == (PERMANENT, Reason.REJECTED)
+    del fake.replies[step]
+    assert (await sent(sender)).kind is SENT
+    assert fake.connections == 2
+
+
+async def test_a_kept_connection_that_stalls_leaves_time_for_another(
+    sender: Sender, fake: SmtpFake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(smtp_pool, "_IDLE_BEFORE_NOOP_S", 0.0)
+    await sent(sender)
+    fake.replies["NOOP"] = HANG
+    assert (await sent(sender)).kind is SENT
+    assert fake.connections == 2
+
+
+async def test_a_connection_that_is_being_asked_when_its_send_is_broken_off_is_closed(
+    fake: SmtpFake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(smtp_pool, "_IDLE_BEFORE_NOOP_S", 0.0)
+    sender = a_sender(dict(fake.table()))
+    assert isinstance(sender, smtp.SmtpSender)
+    await sent(sender)
+    (kept,) = sender._pool._idle
+    fake.replies["NOOP"] = HANG
+    sending = asyncio.create_task(sent(sender))
+
+    async def asked() -> bool:
+        return "NOOP" in fake.commands
+
+    await eventually(asked)
+    sending.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await sending
+    assert not kept.client.is_connected
+    await sender.close()
 
 
 async def test_a_connection_that_lay_idle_is_asked_first(

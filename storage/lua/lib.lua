@@ -177,24 +177,37 @@ local function tell_move(id, step, attempt, status, detail, word)
     .. status .. '",' .. (word or 'null') .. ',' .. int(now) .. ',' .. (detail or '{}') .. ']')
 end
 
+-- Appends an entry; its number is one more than the last one's, whatever the clock does and whoever else adds to the
+-- journal. Answers its id.
+local function add_entry(entry)
+  local key, last = ns .. ':facts', redis.call('GET', ns .. ':last_fact')
+  if not last then
+    return redis.call('XADD', key, '*', 'd', entry)
+  end
+  local time, number = string.match(last, '^(%d+)%-(%d+)$')
+  local behind = '-' .. int(number + 1)
+  local added = redis.pcall('XADD', key, int(math.max(now, tonumber(time))) .. behind, 'd', entry)
+  if type(added) ~= 'table' then
+    return added
+  end
+  -- Memory is short, which is raised as Redis words it; or the journal goes on behind what somebody else added.
+  local journal, top = redis.pcall('XINFO', 'STREAM', key), time
+  for position = 1, #journal, 2 do
+    if journal[position] == 'last-generated-id' then
+      top = string.match(journal[position + 1], '^%d+')
+    end
+  end
+  return redis.call('XADD', key, int(tonumber(top) + 1) .. behind, 'd', entry)
+end
+
 local function append_facts()
   if #moves > 0 then
     tell('{"f":"moved","d":[' .. table.concat(moves, ',') .. ']}')
   end
   if #facts > 0 then
     is_lost()
-    local id, last = '*', redis.call('GET', ns .. ':last_fact')
-    if last then
-      local time, number = string.match(last, '^(%d+)%-(%d+)$')
-      id = int(math.max(now, tonumber(time))) .. '-' .. int(number + 1)
-    end
     local entry = '[' .. table.concat(facts, ',') .. ']'
-    local added = redis.pcall('XADD', ns .. ':facts', id, 'd', entry)
-    if type(added) == 'table' then
-      -- Memory is short, or somebody else has added to the journal.
-      added = redis.call('XADD', ns .. ':facts', '*', 'd', entry)
-    end
-    redis.call('SET', ns .. ':last_fact', added)
+    redis.call('SET', ns .. ':last_fact', add_entry(entry))
     redis.call('INCRBY', ns .. ':facts:bytes', int(#entry))
   end
 end
