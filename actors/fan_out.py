@@ -36,7 +36,8 @@ async def _pages(store: Store, identifier: UUID) -> None:
     progress = await store.flights.progress(identifier)
     walk = AudienceWalk(store, event, progress)
     cursor, state = progress.cursor, "more"
-    while state in {"more", "moved"}:
+    # Where it "moved" another one walks, who goes on or is called again.
+    while state == "more":
         await store.memory.check(Work.PLAN)
         page = await _take(store, event, cursor, walk)
         if page.chunk is not None:
@@ -53,8 +54,13 @@ async def _route(store: Store, event: str, chunk: int, *, alone: bool) -> None:
 
 
 async def _take(store: Store, event: Event, cursor: str, walk: AudienceWalk) -> Page:
-    walked = await walk.following(cursor) if cursor.startswith(IN_AUDIENCE) else None
-    return await store.flights.take_page(event, cursor, walked)
+    if not cursor.startswith(IN_AUDIENCE):
+        return await store.flights.take_page(event, cursor)
+    if not walk.has_read(cursor):
+        room = await store.flights.take_page(event, cursor)
+        if room.state != "more":
+            return room
+    return await store.flights.take_page(event, cursor, await walk.following(cursor))
 
 
 async def _back_off(store: Store, event: UUID, error: Exception) -> None:

@@ -27,7 +27,9 @@ async def messages_for(
     known |= events
     for oldest in list(known)[:-_MOST_KNOWN]:
         del known[oldest]
-    people = await store.reached([(claim.event, claim.user) for claim in claims])
+    # An audience may be everybody there is: of each person that would be kept in Redis for a step or two.
+    passing = [identifier for identifier, event in events.items() if event.audience]
+    people = await store.people.reached([(claim.event, claim.user) for claim in claims], passing)
     return {
         claim: _message(claim, events[claim.event], people[claim.event, claim.user])
         for claim in claims

@@ -95,7 +95,9 @@ async def _judge(
         return
     unwanted = await store.postgres.call(ledger.unwanted, [each.delivery for each in due])
     events = await store.events({each.person[0] for each in due})
-    people = await store.reached([each.person for each in due])
+    people = await store.people.reached(
+        [each.person for each in due], [event for event in events if events[event].audience]
+    )
     for each in due:
         seen.due += 1
         reason = (

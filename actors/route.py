@@ -37,14 +37,13 @@ async def route(store: Store, event_id: str, chunk: int) -> None:
 
 async def _route(store: Store, identifier: UUID, chunk: int) -> None:
     await store.memory.check(Work.PLAN)
-    life = store.life.epoch
-    event = await store.flights.event(identifier)
-    people = await store.flights.chunk(identifier, chunk)
-    if event is None or not people:
+    found = await store.flights.to_route(identifier, chunk)
+    if found is None:
         return
+    event, people = found.event, found.people
     correlation.set(event.cid)
     named = [person for person in people if isinstance(person, Recipient)]
-    contacts = await store.contacts_of(named) if named else {}
+    contacts = await store.people.contacts_of(named) if named else {}
     await store.profiles.keep_inline(identifier, named, store.flights.keep_ms(event))
     planner = _Planner(event)
     routings = [
@@ -53,9 +52,7 @@ async def _route(store: Store, identifier: UUID, chunk: int) -> None:
         else planner.routing(person.id, contacts.get(person.id), person)
         for person in people
     ]
-    if store.life.epoch != life:
-        return  # Redis was rebuilt meanwhile: the chunk of this number may be of other people now
-    answer = await store.flights.route(event, chunk, routings)
+    answer = await store.flights.route(event, chunk, routings, found.entry)
     if answer is None:
         return
     # A call that fails now is made again by who looks at the time index.

@@ -4,8 +4,11 @@ Recipients who were named come first and are left out here. Up to the horizon, w
 Redis was lost or before a replay, so is whoever was routed then.
 """
 
+from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
+from uuid import UUID
 
 from tocsin.domain import ids
 from tocsin.domain.audience import Audience
@@ -18,7 +21,30 @@ from tocsin.storage.store import Store
 PAGE: Final = 1_000
 """How many people one statement finds: few enough to be held by the hundred, many enough not to wait for Postgres."""
 
+_MOST_LEARNT: Final = 8
+
 _Person = tuple[str, str]
+
+
+@dataclass(slots=True)
+class _Learnt:
+    """What a walk found out that holds for all walks of one entry of an event: who was named, and where the window
+    ends in which a filter is tried."""
+
+    named: frozenset[str] | None = None
+    window: str = ""
+
+
+_learnt: Final[OrderedDict[tuple[UUID, str], _Learnt]] = OrderedDict()
+"""Of the events whose walks were the last; a large one is walked many times, a few pages each."""
+
+
+def _learnt_of(event: UUID, entry: str) -> _Learnt:
+    learnt = _learnt.setdefault((event, entry), _Learnt())
+    _learnt.move_to_end((event, entry))
+    if len(_learnt) > _MOST_LEARNT:
+        _learnt.popitem(last=False)
+    return learnt
 
 
 class AudienceWalk:
@@ -29,17 +55,19 @@ class AudienceWalk:
         self._event = event
         self._audience = event.audience or Audience()
         self._progress = progress
+        self._learnt = _learnt_of(event.id, progress.entry)
         self._cursor = ""
         self._page = audience.People([], "", last=False)
         self._matched = progress.matched
-        self._named: frozenset[str] | None = None
+
+    def has_read(self, cursor: str) -> bool:
+        """Whether it has people behind the cursor without reading a page."""
+        return cursor == self._cursor and bool(self._page.found)
 
     async def following(self, cursor: str) -> Walked:
         """The people who come next. Raises PostgresAway."""
-        if cursor != self._cursor or not self._page.found:
-            after = cursor.removeprefix(IN_AUDIENCE)
-            of = audience.Wanted(self._event.id, self._event.type, self._audience)
-            self._page = await self._store.postgres.call(audience.page, of, after, PAGE, self._matched)
+        if not self.has_read(cursor):
+            await self._read(cursor.removeprefix(IN_AUDIENCE))
         some, rest = self._cut(self._page.found)
         reached = f"{IN_AUDIENCE}{some[-1][0] if rest else self._page.reached}"
         self._page = audience.People(rest, self._page.reached, self._page.last)
@@ -47,7 +75,13 @@ class AudienceWalk:
         beyond = (some[0][0] if some else self._page.reached) > self._progress.horizon
         wanted = await self._wanted(some, beyond=beyond)
         self._matched += len(wanted)
-        return Walked([entry for _, entry in wanted], reached, self._page.last and not rest, beyond)
+        is_last = self._page.last and not rest
+        return Walked(self._progress.entry, [entry for _, entry in wanted], reached, is_last, beyond)
+
+    async def _read(self, after: str) -> None:
+        of, learnt = audience.Wanted(self._event.id, self._event.type, self._audience), self._learnt
+        self._page = await self._store.postgres.call(audience.page, of, after, PAGE, self._matched, learnt.window)
+        learnt.window = self._page.window
 
     def _cut(self, people: Sequence[_Person]) -> tuple[Sequence[_Person], Sequence[_Person]]:
         """The first of `people`, at most a chunk of them and all on one side of the horizon; and the others."""
@@ -64,15 +98,15 @@ class AudienceWalk:
         return people if beyond or not people else await self._not_reached_before(people)
 
     async def _named_ones(self) -> frozenset[str]:
-        if self._named is None:
-            self._named = frozenset()
+        if self._learnt.named is None:
+            named: frozenset[str] = frozenset()
             if self._progress.named:
-                self._named = frozenset(await self._store.flights.named(self._event.id))
-            if self._progress.named > len(self._named):
+                named = frozenset(await self._store.flights.named(self._event.id))
+            if self._progress.named > len(named):
                 # Of an event that goes on after a loss only those are entered who are still to be reached.
-                stored = await self._store.postgres.call(audience.named_in, self._event.id)
-                self._named |= frozenset(stored)
-        return self._named
+                named |= frozenset(await self._store.postgres.call(audience.named_in, self._event.id))
+            self._learnt.named = named
+        return self._learnt.named
 
     async def _not_reached_before(self, people: Sequence[_Person]) -> Sequence[_Person]:
         """Those whose notifications are still to be made. What else is known of them is put where route looks; what of

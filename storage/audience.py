@@ -1,7 +1,8 @@
 """The people of an audience, a page at a time in the order of their ids (F1, F3). Run by Postgres.call.
 
 A page is the union of the first people of each part behind the last id; so nobody comes twice, whoever joins or leaves
-meanwhile, and no page costs more than its size times the parts.
+meanwhile, and no page costs more than its size times the parts. A filter is tried up to the end of a window; where that
+lies is looked for once for all pages of a window.
 """
 
 import json
@@ -29,6 +30,8 @@ on conflict (id) do update set
 _WINDOW: Final = "select id from users where id > %(after)s order by id offset %(window)s limit 1"
 WINDOW: Final = 50_000
 """How many users a filter is tried on in one page, so that one that hardly anybody fits is no endless statement."""
+_BEHIND_ALL: Final = "~"
+"""Comes after every user id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +45,13 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class People:
-    """A page of an audience: (user id, entry) of each, the id up to which it was looked for them, and whether nobody
-    comes after that."""
+    """A page of an audience: (user id, entry) of each, the id up to which it was looked for them, whether nobody comes
+    after that, and where the window ends."""
 
     found: Sequence[tuple[str, str]]
     reached: str
     last: bool
+    window: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +64,10 @@ class Before:
     read_ms: dict[UUID, tuple[str, int]]
 
 
-def page(wanted: Wanted, after: str, limit: int, matched: int) -> People:
+def page(wanted: Wanted, after: str, limit: int, matched: int, window: str = "") -> People:
     """Up to `limit` people behind the id `after`, before whom `matched` were found; none of them was routed, unless the
-    event was on its way before."""
-    return in_transaction(lambda: _page(wanted, after, limit, matched))
+    event was on its way before. `window` is where that of an earlier page ended."""
+    return in_transaction(lambda: _page(wanted, after, limit, matched, window))
 
 
 def before(event: UUID, users: Sequence[str]) -> Before:
@@ -97,31 +101,31 @@ where id between %s and %s and event_id is null and notification_id = any(%s::uu
 """
 
 
-def _page(of: Wanted, after: str, limit: int, matched: int) -> People:
+def _page(of: Wanted, after: str, limit: int, matched: int, window: str) -> People:
     values: dict[str, Any] = {"after": after, "limit": limit, "type": of.type, "window": WINDOW}
     with cursor() as query:
-        end = _end_of_window(query, of.audience, values)
+        end = window if window > after else _end_of_window(query, of.audience, values)
         query.execute(_statement(of.audience, values, end), values)
         found = query.fetchall()
-        is_full = len(found) == limit
-        reached = found[-1][0] if found and (is_full or end is None) else end or after
+        is_full, is_all = len(found) == limit, end == _BEHIND_ALL
+        reached = end if not is_full and not is_all else found[-1][0] if found else after
         if reached > after:
             query.execute(_REACH, {"event": str(of.event), "reached": reached, "matched": matched})
-    return People(found, reached, not is_full and end is None)
+    return People(found, reached, not is_full and is_all, end)
 
 
-def _end_of_window(query: Any, audience: Audience, values: dict[str, Any]) -> str | None:
-    """The id up to which a filter is tried in one page; None where that is everybody who is left."""
+def _end_of_window(query: Any, audience: Audience, values: dict[str, Any]) -> str:
+    """The id up to which a filter is tried in one statement."""
     if audience.segment is None or audience.everyone:
-        return None
+        return _BEHIND_ALL
     query.execute(_WINDOW, values)
     row = query.fetchone()
-    return row[0] if row else None
+    return row[0] if row else _BEHIND_ALL
 
 
-def _statement(audience: Audience, values: dict[str, Any], end: str | None) -> str:
+def _statement(audience: Audience, values: dict[str, Any], end: str) -> str:
     within = ""
-    if end is not None:
+    if end != _BEHIND_ALL:
         values["end"] = end
         within = " where id <= %(end)s"
     parts = " union ".join(f"({part} order by 1 limit %(limit)s)" for part in _parts(audience, values))

@@ -8,7 +8,9 @@ from uuid import UUID
 
 from tocsin.domain.breaker import Health
 from tocsin.domain.delivery import Channel, Fact, Reason, Status
+from tocsin.domain.event import Event, Recipient
 from tocsin.domain.plan import Plan
+from tocsin.storage.found import Found
 
 # As merge.lua has them.
 _LETTERS: Final = {Status.SCHEDULED: "W", Status.QUEUED: "Q", Status.RETRYING: "R", Status.SENDING: "G"}
@@ -39,19 +41,22 @@ IN_AUDIENCE: Final = "@"
 @dataclass(frozen=True, slots=True)
 class Progress:
     """How far an event's fan-out is: its cursor (fan_out.lua), how many recipients were named, up to which user id
-    people of its audience may have been made chunks of before, and how many people were found until now."""
+    people of its audience may have been made chunks of before, and how many people were found until now. `entry` is
+    another one whenever the event is entered anew, after a loss or for a replay."""
 
     cursor: str
     named: int
     horizon: str
     matched: int
+    entry: str
 
 
 @dataclass(frozen=True, slots=True)
 class Walked:
-    """Up to 100 people of an audience, as found.py has them, and how far the walk is with them. `last`:
-    nobody comes after them; `beyond`: all of them lie beyond the horizon."""
+    """Up to 100 people of an audience, as found.py has them, and how far the walk is with them. `entry` is that of the
+    event as they were found; `last`: nobody comes after them; `beyond`: all of them lie beyond the horizon."""
 
+    entry: str
     people: Sequence[str]
     cursor: str
     last: bool
@@ -64,6 +69,19 @@ class Walk:
 
     named: int
     horizon: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """People of an event to be routed together, and the entry of the event that they are of."""
+
+    event: Event
+    entry: str
+    people: Sequence[Recipient | Found]
+
+
+ANY_ENTRY: Final = "*"
+"""In place of an entry where nobody asks which it is."""
 
 
 @dataclass(frozen=True, slots=True)

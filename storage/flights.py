@@ -13,7 +13,9 @@ from tocsin.domain.rate import Rate
 from tocsin.storage import testimony
 from tocsin.storage.breakers import name_of
 from tocsin.storage.flight_parts import (
+    ANY_ENTRY,
     Again,
+    Chunk,
     InboxSettings,
     OpenFlight,
     Page,
@@ -39,7 +41,7 @@ _RESTORED_KEPT_MS: Final = 600_000
 # call lost with its process is made again soon.
 _GUARD_MS: Final = 5_000
 _MOST_OPEN_CHUNKS: Final = 20
-_PROGRESS: Final = ("cursor", "named", "horizon", "size", "before")
+_PROGRESS: Final = ("cursor", "named", "horizon", "entry", "size", "before")
 
 
 class Flights:
@@ -96,8 +98,9 @@ class Flights:
         """How far an event's fan-out is."""
         with told():
             told_of = await self._client.hmget(self._keys.event(event), _PROGRESS)
-        cursor, named, horizon, size, before = told_of
-        return Progress(cursor or "0", int(named or 0), horizon or "", int(size or 0) + int(before or 0))
+        cursor, named, horizon, entry, size, before = told_of
+        matched = int(size or 0) + int(before or 0)
+        return Progress(cursor or "0", int(named or 0), horizon or "", matched, entry or "")
 
     async def named(self, event: UUID) -> list[str]:
         """The ids of the recipients who were named, as far as they were entered in this life of Redis."""
@@ -106,10 +109,12 @@ class Flights:
         return [json.loads(person)["id"] for person in people]
 
     async def take_page(self, event: Event, cursor: str, walked: Walked | None = None) -> Page:
-        """Makes the named recipients from `cursor` on a chunk, or the people of the audience that come next."""
+        """Makes the named recipients from `cursor` on a chunk, or the people of the audience that come next; without
+        them it is told whether there is room for a page of it."""
         given: list[object] = []
         if walked:
-            given = [walked.cursor, "1" if walked.last else "0", "1" if walked.beyond else "0", *walked.people]
+            flags = ("1" if flag else "0" for flag in (walked.last, walked.beyond))
+            given = [walked.entry, walked.cursor, *flags, *walked.people]
         state, reached, chunk = await self._scripts.run(
             "fan_out", event.id, cursor, MOST_ITEMS, _GUARD_MS, _MOST_OPEN_CHUNKS, self.keep_ms(event), *given
         )
@@ -121,14 +126,27 @@ class Flights:
             people = await self._client.lrange(self._keys.chunk(event, number), 0, -1)
         return people_of(people)
 
-    async def route(self, event: Event, number: int, routings: Sequence[Routing]) -> tuple[bool, list[Channel]] | None:
+    async def to_route(self, event: UUID, number: int) -> Chunk | None:
+        """A chunk with its event; None when it was routed."""
+        with told():
+            async with self._client.pipeline(transaction=False) as pipeline:
+                # The entry is asked first: people of a later one are not taken for people of this one.
+                pipeline.hmget(self._keys.event(event), "content", "entry")
+                pipeline.lrange(self._keys.chunk(event, number), 0, -1)
+                (content, entry), people = await pipeline.execute()
+        return Chunk(Event.model_validate_json(content), entry or "", people_of(people)) if content and people else None
+
+    async def route(
+        self, event: Event, number: int, routings: Sequence[Routing], entry: str = ANY_ENTRY
+    ) -> tuple[bool, list[Channel]] | None:
         """Makes a chunk's notifications. Answers whether fan_out has more to do and the channels with something ready;
-        None when another has routed the chunk."""
+        None when another has routed the chunk, or it is of another entry of the event."""
         critical = "1" if event.priority is Priority.CRITICAL else "0"
         answer = await self._scripts.run(
             "route",
             event.id,
             number,
+            entry,
             json.dumps(event.cid),
             critical,
             *self._listing(),

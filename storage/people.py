@@ -1,6 +1,6 @@
 """Who a chunk or a claim is about: from Redis where known, else from Postgres, else by what can be said without."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from uuid import UUID
 
 from tocsin.domain.errors import PostgresAway
@@ -22,24 +22,31 @@ class People:
     async def contacts_of(self, people: Sequence[Recipient]) -> dict[str, Contact]:
         """The stored contact of each person; for one known only inline an empty one with the person's opt-outs. Who is
         neither stored nor inline is left out. Raises PostgresAway when somebody cannot be judged without it."""
+        return await self._contacts_of(people, {person.id for person in people})
+
+    async def _contacts_of(self, people: Sequence[Recipient], kept: Collection[str]) -> dict[str, Contact]:
         known = await self._profiles.known([person.id for person in people])
         missing = [person for person in people if person.id not in known]
         if not missing:
             return known
         try:
-            found = await self._stored([person.id for person in missing])
+            found = await self._stored([person.id for person in missing], kept)
         except PostgresAway:
             return known | await self._judged_without_postgres(missing)
         strangers = {person.id: Contact(id=person.id) for person in missing if person.inline}
         return known | strangers | found
 
-    async def reached(self, wanted: Sequence[tuple[UUID, str]]) -> dict[tuple[UUID, str], Contact]:
-        """Where each (event, user) can be reached now; who cannot be known now is left out."""
+    async def reached(
+        self, wanted: Sequence[tuple[UUID, str]], passing: Collection[UUID] = ()
+    ) -> dict[tuple[UUID, str], Contact]:
+        """Where each (event, user) can be reached now; who cannot be known now is left out. Of who is reached by the
+        events of `passing` alone nothing is kept."""
+        kept = {user for event, user in wanted if event not in passing}
         given, known = await self._profiles.reached(wanted)
         given |= await self._given_before([place for place in wanted if place not in given])
         strangers = {user: person or Recipient(id=user) for (_, user), person in given.items() if user not in known}
         try:
-            contacts = known | (await self.contacts_of(list(strangers.values())) if strangers else {})
+            contacts = known | (await self._contacts_of(list(strangers.values()), kept) if strangers else {})
         except PostgresAway:
             contacts = known | await self._profiles.known(list(strangers))
         return {
@@ -71,9 +78,10 @@ class People:
                 return found
         return found
 
-    async def _stored(self, wanted: Sequence[str]) -> dict[str, Contact]:
+    async def _stored(self, wanted: Sequence[str], kept: Collection[str]) -> dict[str, Contact]:
         contacts: list[Contact] = await self._postgres.call(users.contacts, wanted)
-        await self._profiles.keep(contacts)
+        await self._profiles.keep([contact for contact in contacts if contact.id in kept])
+        await self._profiles.renew([contact for contact in contacts if contact.id not in kept])
         return {contact.id: contact for contact in contacts}
 
     async def _judged_without_postgres(self, people: Sequence[Recipient]) -> dict[str, Contact]:

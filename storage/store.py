@@ -12,7 +12,7 @@ from loguru import logger
 
 from tocsin.domain.breaker import BreakerRules
 from tocsin.domain.errors import PostgresAway, RedisAway, Unavailable
-from tocsin.domain.event import Contact, Event, Recipient
+from tocsin.domain.event import Event, Recipient
 from tocsin.domain.setting_sections import RedisSettings
 from tocsin.domain.settings import Settings
 from tocsin.storage import bad_facts, installation, users
@@ -253,12 +253,6 @@ class Store:
         if found:
             await self.nudge_persister()
         return len(found), remaining
-
-    async def contacts_of(self, people: Sequence[Recipient]) -> dict[str, Contact]:
-        return await self.people.contacts_of(people)
-
-    async def reached(self, wanted: Sequence[tuple[UUID, str]]) -> dict[tuple[UUID, str], Contact]:
-        return await self.people.reached(wanted)
 
     async def events(self, wanted: Iterable[UUID]) -> dict[UUID, Event]:
         return await self.people.events(wanted)

@@ -59,7 +59,7 @@ async def _lacks_everything(*_: Any) -> dict[Any, Any]:
 def provoke(name: str) -> None:
     """Makes go wrong what some points are reached by alone."""
     if name == "back_off":
-        Flights.chunk = _fails  # type: ignore[assignment,method-assign]
+        Flights.to_route = _fails  # type: ignore[assignment,method-assign]
     elif name == "release":
         send.messages_for = _lacks_everything  # type: ignore[assignment]
 

@@ -12,6 +12,7 @@ from tests.scenes import an_event, people
 from tests.test_rebuild import IN_APP, SMS_LATER, SMS_NOW, Process, opened
 from tocsin.actors import walk
 from tocsin.actors.fan_out import fan_out
+from tocsin.actors.messages import messages_for
 from tocsin.actors.route import route
 from tocsin.domain.audience import Audience
 from tocsin.domain.delivery import Channel, Status
@@ -118,8 +119,43 @@ async def test_an_audience_goes_on_where_it_stopped_however_often_its_actor_ends
     assert await is_complete(process, event, 451)
 
 
-async def test_two_fan_outs_at_once_make_no_page_twice(process: Process) -> None:
+async def test_each_page_of_an_audience_is_read_once_and_so_are_those_who_were_named(
+    process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often its fan-out pauses because enough is to be routed."""
+    few_open(monkeypatch, 4)
+    names = await known(process, 750)
+    event = await posted(process, SMS_NOW, named=("guest", names[7]))
+    asked, read_named, page = [], process.store.flights.named, walk.audience.page
+    monkeypatch.setattr(walk.audience, "page", lambda *given: asked.append(given[1]) or page(*given))
+    monkeypatch.setattr(process.store.flights, "named", lambda event: asked.append("named") or read_named(event))
+    await carry(process, event)
+    assert sorted(asked) == ["", "named", *names[99::100]]
+    assert await is_complete(process, event, 751)
 
+
+async def test_who_found_people_for_an_earlier_entry_makes_no_page_of_the_next(process: Process) -> None:
+    names = await known(process, 250)
+    event = await posted(process, SMS_NOW)
+    flights = process.store.flights
+    late = walk.AudienceWalk(process.store, event, await flights.progress(event.id))
+    await flights.take_page(event, "0")
+    found = await late.following("@")
+    await fan_out(process.store, str(event.id))
+    await route(process.store, str(event.id), 0)
+    while await flights.back_off(f"c:{event.id}:1", event.id, error="ValueError"):
+        pass
+    await route(process.store, str(event.id), 2)
+    await process.stored()
+    done, _ = await process.store.revival.replay(LetterFilter(ids=[event.id]), 10, By("admin", "c1"))
+    assert done.replayed == [event.id]
+    await flights.take_page(event, "0")
+    assert (await flights.take_page(event, "@", found)).state == "gone"
+    await carry(process, event)
+    assert await claimed(process, 250) == [(name, 1) for name in names]
+
+
+async def test_two_fan_outs_at_once_make_no_page_twice(process: Process) -> None:
     names = await known(process, 500)
     event = await posted(process, SMS_NOW)
     await asyncio.gather(*(fan_out(process.store, str(event.id)) for _ in range(4)))
@@ -153,7 +189,7 @@ async def test_only_up_to_the_horizon_is_anything_in_doubt(
     await route(process.store, str(event.id), 0)
     await process.stored()
     (horizon,) = (await process.ask("select horizon from events where id = %s", str(event.id)))[0]
-    assert horizon == names[299]
+    assert horizon == names[199]
     few_open(monkeypatch, 20)
     await process.flush()
     assert await process.rebuilt()
@@ -161,9 +197,9 @@ async def test_only_up_to_the_horizon_is_anything_in_doubt(
         await carry(process, event)
     # Those in doubt come out of the index first.
     claims = [claim for _ in range(6) for claim in await process.claim()]
-    assert {claim.user for claim in claims} == set(names[300:])
+    assert {claim.user for claim in claims} == set(names[200:])
     await process.stored()
-    assert await process.statuses(event) == {"QUEUED": 50, "UNCERTAIN": 300}
+    assert await process.statuses(event) == {"QUEUED": 150, "UNCERTAIN": 200}
     assert await is_complete(process, event, 350)
 
 
@@ -243,12 +279,14 @@ async def test_an_audience_whose_people_could_not_be_read_is_replayed(
     assert await is_complete(process, event, 150)
 
 
-async def test_a_channel_is_asked_for_where_an_audience_is_reached(process: Process) -> None:
-    """Chunks carry what routing needs; sends look people up as they always do."""
+async def test_of_the_people_of_an_audience_redis_keeps_no_contacts(process: Process) -> None:
+    """Chunks carry what routing needs; sends ask Postgres."""
     await known(process, 1)
     event = await posted(process, SMS_NOW)
     await carry(process, event)
     assert not await process.client.keys("tocsin:profile:*")
     (claim,) = await process.claim(Channel.SMS)
-    found = await process.store.reached([(event.id, claim.user)])
-    assert found[event.id, claim.user].phone == "+14155550123"
+    (message,) = (await messages_for(process.store, [claim])).values()
+    assert message is not None
+    assert message.address == "+14155550123"
+    assert not await process.client.keys("tocsin:profile:*")

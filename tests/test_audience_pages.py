@@ -7,6 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.plans.asked import recording
 from tests.stored import EVENT, ask, lent
 from tocsin.domain.audience import Audience, TopicChoice, audience_of
 from tocsin.domain.errors import InvalidInput
@@ -86,6 +87,24 @@ def test_pages_are_the_union_in_order_and_nobody_twice(postgres_url: str, monkey
                 assert ask("select horizon >= %s from events where id = %s", found[-1], EVENT) == [(True,)]
 
         alike()
+
+
+@pytest.mark.servers
+def test_where_a_window_ends_is_looked_for_once_for_all_its_pages(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pages, "WINDOW", 50)
+    names = [f"u{number:03d}" for number in range(180)]
+    with lent(postgres_url) as connection:
+        users.import_users({"id": name, "attributes": {"age": 5}} for name in names)
+        found: list[str] = []
+        read = pages.People([], "", last=False)
+        with recording(connection) as asked:
+            while not read.last:
+                read = page(Wanted(EVENT, "news", Audience(segment=FILTER)), read.reached, 10, 0, read.window)
+                found += [user for user, _ in read.found]
+    assert found == names
+    assert len([statement for statement in asked.statements if "offset 50" in statement.text]) == 4
 
 
 @pytest.mark.parametrize(

@@ -81,6 +81,35 @@ async def test_fan_out_pauses_while_twenty_chunks_are_open(bench: Bench) -> None
     assert (page.state, page.cursor) == ("pause", "2000")
 
 
+async def test_a_fan_out_that_paused_is_called_once_and_no_other_is(bench: Bench) -> None:
+    event = an_event(Step(Channel.IN_APP, 0))
+    await bench.flights.accept(event, people(*(f"u{number}" for number in range(2_300))), None)
+    page = await bench.flights.take_page(event, "0")
+
+    async def calls_of(chunks: range) -> list[int]:
+        """Which of the chunks call the fan-out when they are routed."""
+        answers = [await bench.flights.route(event, chunk, [routing(event, "u1")]) for chunk in chunks]
+        return [chunk for chunk, answer in zip(chunks, answers, strict=True) if answer and answer[0]]
+
+    assert await calls_of(range(1)) == []
+    while page.state == "more":
+        page = await bench.flights.take_page(event, page.cursor)
+    assert (page.state, page.cursor) == ("pause", "2100")
+    assert await calls_of(range(1, 21)) == [10]
+    assert (await bench.flights.take_page(event, "2100")).state == "more"
+    assert await calls_of(range(21, 22)) == []
+
+
+async def test_a_chunk_that_is_of_another_entry_of_its_event_is_left_to_who_reads_it_anew(bench: Bench) -> None:
+    event = an_event(Step(Channel.IN_APP, 0))
+    await bench.flights.accept(event, people("u1"), None)
+    await bench.flights.take_page(event, "0")
+    found = await bench.flights.to_route(event.id, 0)
+    assert found is not None
+    assert await bench.flights.route(event, 0, [routing(event, "u1")], "an earlier one") is None
+    assert await bench.flights.route(event, 0, [routing(event, "u1")], found.entry) is not None
+
+
 async def test_a_chunk_is_routed_once_by_two_that_try(bench: Bench) -> None:
     event = an_event()
     await bench.flights.accept(event, people("u1"), None)
@@ -444,7 +473,17 @@ async def test_work_that_fails_five_times_is_given_up_and_said(bench: Bench) -> 
     tries = [await bench.flights.back_off(name, event.id, error="ValueError") for _ in range(5)]
     assert tries == [True, True, True, True, False]
     assert [(fact["status"], fact["error"]) for fact in await bench.facts()] == [("FAILED", "ValueError")]
+    assert (await bench.flights.take_page(event, "0")).state == "gone"
     assert await bench.client.zscore(bench.keys.due, name) is None
+
+
+async def test_failures_of_a_fan_out_are_counted_page_by_page(bench: Bench) -> None:
+    event = an_event()
+    await bench.flights.accept(event, people(*(f"u{number}" for number in range(250))), None)
+    for cursor in ("0", "100", "200"):
+        assert all([await bench.flights.back_off(f"e:{event.id}", event.id, error="ValueError") for _ in range(4)])
+        page = await bench.flights.take_page(event, cursor)
+    assert page.state == "last"
 
 
 async def test_the_journal_gives_an_entry_to_one_persister_until_it_is_done(bench: Bench) -> None:

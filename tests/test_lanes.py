@@ -475,13 +475,13 @@ async def test_what_others_forget_meanwhile_is_still_known_to_who_asked(
     made = await store.attempts.claim(Channel.SMS, "t", 1, lease_ms=9_000, attempts=3, resend=False)
     known: dict[UUID, Event] = {}
     assert len(await messages_for(store, made, known)) == len(known) == 1
-    reached = store.reached
+    reached = store.people.reached
 
-    async def meanwhile(wanted: Any) -> Any:
+    async def meanwhile(*wanted: Any) -> Any:
         known.clear()
-        return await reached(wanted)
+        return await reached(*wanted)
 
-    monkeypatch.setattr(store, "reached", meanwhile)
+    monkeypatch.setattr(store.people, "reached", meanwhile)
     assert len(await messages_for(store, made, known)) == 1
 
 

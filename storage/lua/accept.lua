@@ -39,7 +39,7 @@ for first = 11, #ARGV, 100 do
 end
 redis.call('HSET', key, 'content', content, 'type', kind, 'mandatory', mandatory,
   'size', int(#ARGV - 10), 'cursor', '0', 'chunks', '0', 'routed', '0', 'fanned', '0', 'whole', ARGV[8],
-  'generation', generation)
+  'generation', generation, 'entry', generation .. ':' .. now_text)
 if again then
   redis.call('HSET', key, 'before', before, 'again', again)
 end

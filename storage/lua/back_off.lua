@@ -1,4 +1,5 @@
--- An event or a chunk whose work raised waits longer each time; after `most` failures it is given up.
+-- An event or a chunk whose work raised waits longer each time; after `most` failures it is given up. Those of an event are
+-- counted page by page (fan_out.lua).
 -- ARGV: namespace, entry of `due`, event, base_ms, most, 1 when this counts as a failure, error as JSON, keep_ms,
 --       token of this call.
 -- Answers 'again', 'failed', or 'gone' when somebody else has done that work.
@@ -37,5 +38,8 @@ if string.sub(entry, 1, 2) == 'c:' then
   redis.call('PEXPIRE', ns .. ':chunk:' .. string.sub(entry, 3), ARGV[8])
   -- It is open no longer, so that the event's other pages go on.
   redis.call('HINCRBY', key, 'given_up', 1)
+else
+  -- Nobody makes further pages of it; a replay does.
+  redis.call('HSET', key, 'failed', '1')
 end
 return 'failed'

@@ -1,20 +1,22 @@
 -- Turns a chunk of recipients into notifications: inbox entries, flights, the index, and one fact for all of them.
 -- People who are reached alike share a plan, and what becomes of it is worked out and told once.
--- ARGV: namespace, event, chunk, cid as JSON, critical, inbox prefix, cached, inbox ttl_ms, keep_ms, number of plans,
+-- ARGV: namespace, event, chunk, which entry of the event it is of or '*', cid as JSON, critical, inbox prefix, cached,
+--       inbox ttl_ms, keep_ms, number of plans,
 --       then for each plan: number of steps, and for each step: number, channel, after_ms, reason or '';
 --       then for each notification: id, user, number of its plan (from 0), and the addresses of the plan's steps but
 --       IN_APP's as JSON, each after a comma.
--- Answers nil when the chunk was routed before, else {1 when a paused fan-out may go on, channel with something
--- ready…}.
+-- Answers nil when the chunk was routed before, or is of another entry of the event, else {1 when a paused fan-out may
+-- go on, channel with something ready…}.
 
 if is_lost() then
   return refuse()
 end
-local event, chunk, cid, critical = ARGV[2], ARGV[3], ARGV[4], ARGV[5] == '1'
-local inbox = { prefix = ARGV[6], cached = ARGV[7] == '1', ttl = ARGV[8] }
-local keep = ARGV[9]
+local event, chunk, entry, cid, critical = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6] == '1'
+local inbox = { prefix = ARGV[7], cached = ARGV[8] == '1', ttl = ARGV[9] }
+local keep = ARGV[10]
 local chunk_key = ns .. ':chunk:' .. event .. ':' .. chunk
-if redis.call('EXISTS', chunk_key) == 0 then
+local state = redis.call('HMGET', event_key(event), 'again', 'entry')
+if redis.call('EXISTS', chunk_key) == 0 or (entry ~= '*' and entry ~= (state[2] or '')) then
   return nil
 end
 local withdrawn = is_cancelled(event)
@@ -22,7 +24,7 @@ local withdrawn = is_cancelled(event)
 local partly = is_any_stopped() or redis.call('EXISTS', ns .. ':cancelled:' .. event .. ':partly') == 1
 -- An event that was on its way when Redis was lost: what is known of its deliveries is in motion already, or done; and
 -- where it is not known whether others were ('doubt'), what would start now counts as begun by nobody knows whom.
-local again = redis.call('HGET', event_key(event), 'again')
+local again = state[1]
 
 local function take_plan(position)
   local steps = {}
@@ -79,8 +81,8 @@ local function begin_plan(steps, kind)
   return course
 end
 
-local plans, position = {}, 11
-for number = 0, tonumber(ARGV[10]) - 1 do
+local plans, position = {}, 12
+for number = 0, tonumber(ARGV[11]) - 1 do
   local steps
   steps, position = take_plan(position)
   plans[int(number)] = { steps = steps }
@@ -173,9 +175,12 @@ if redis.call('EXISTS', event_key(event)) == 1 then
 end
 append_facts()
 
--- A fan-out that paused is called once when half of the open chunks are routed, and once when all are.
-local fanned, open = redis.call('HGET', event_key(event), 'fanned'), open_chunks(event)
-local answer = { fanned == '0' and (open == 10 or open == 0) and '1' or '0' }
+-- A fan-out that paused is called by one, once no more chunks are open than it waits for.
+local paused = redis.call('HGET', event_key(event), 'paused')
+local answer = { paused and open_chunks(event) <= tonumber(paused) and '1' or '0' }
+if answer[1] == '1' then
+  redis.call('HDEL', event_key(event), 'paused')
+end
 for channel in pairs(ready) do
   table.insert(answer, channel)
 end
