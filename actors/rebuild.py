@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 from uuid import UUID
 
@@ -141,6 +142,9 @@ class _Rebuild:
             return False
         self._store.life.doubt()
         self._say(cause, took_ms)
+        # For the time when Postgres is away: nothing has to wait for it.
+        with suppress(Unavailable):
+            await self._store.keyed.mirror()
         return True
 
     @property

@@ -81,6 +81,7 @@ class Reason(StrEnum):
     NOT_FOUND = "not_found"
     SETTLED = "settled"
     REPLAYED = "replayed"
+    REPLACED = "replaced"
     MISSING = "missing"
     UNDELIVERED = "undelivered"
     READ = "read"

@@ -42,6 +42,7 @@ _WHY_NOT: Final = {
     Reason.CANCELLED: "it was read or its event was withdrawn",
     Reason.OPTED_OUT: "its recipient has switched that off",
     Reason.INACTIVE: "its recipient is inactive",
+    Reason.REPLACED: "a later event has its event's key",
     Reason.MISSING: "its event is not known",
 }
 

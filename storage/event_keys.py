@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 from uuid import UUID, uuid4
 
-from tocsin.domain.errors import RedisAway, TocsinError
+from tocsin.domain.errors import KeyBusy, RedisAway, TocsinError
 from tocsin.domain.event import EventStatus
 from tocsin.storage import cancellations
 from tocsin.storage.accepted import Accepted, Stored, store_accepted
@@ -37,6 +37,14 @@ _FORGET: Final = """
 delete from event_keys where key in (
   select key from event_keys where at < now() - interval '60 days' order by at limit %s for update skip locked
 )
+"""
+_RECENT: Final = """
+select key, event_id, signature from event_keys
+where key > %s and at > now() - %s * interval '1 ms' order by key limit %s
+"""
+# Notifications that are not there an hour after their fan-out will not be: reconciliation has said so.
+_STANDING: Final = """
+select status, expected, cancelled_at is not null, completed_at > now() - interval '1 hour' from events where id = %s
 """
 REPLACED: Final = "REPLACED"
 UNCHANGED: Final = "UNCHANGED"
@@ -70,37 +78,58 @@ class _Settled(Exception):  # it is no error
         self.answer = answer
 
 
-def store_keyed(row: Accepted, now_ms: int, *, may_replace: bool) -> Outcome:
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """That Postgres may not have heard of all there was: the event that Redis remembers of a key may be one that it
+    does not know, and one that it takes for live may have gone out."""
+
+    remembered: UUID | None
+
+
+def store_keyed(row: Accepted, now_ms: int, *, may_replace: bool, doubt: Doubt | None = None) -> Outcome:
     """Stores an event with a key, or finds that it need not be. Whoever else has that key in hand is waited for. Raises
-    KeyMismatch, Refused, and RedisAway where another was to be stopped and it may not be."""
+    KeyMismatch, Refused, KeyBusy where what to do cannot be known yet, and RedisAway where another was to be stopped
+    and it may not be."""
     try:
-        return in_transaction(lambda: _store_keyed(row, now_ms, may_replace=may_replace))
+        return in_transaction(lambda: _store_keyed(row, now_ms, doubt, may_replace=may_replace))
     except _Settled as settled:
         if isinstance(settled.answer, TocsinError):
             raise settled.answer from None
         return Outcome(replay=settled.answer.replay)
 
 
-def holder_of(key: str) -> Holder | None:
-    """The event that has a key, live or not."""
+def holder_of(key: str, remembered: Holder | None = None) -> Holder | None:
+    """The event that has a key, live or not. `remembered` is what Redis has: it is later than all that are stored where
+    it is not."""
     with cursor() as query:
+        if remembered is not None and not _is_stored(query, remembered.event):
+            return remembered
         query.execute("select event_id, signature from event_keys where key = %s", (key,))
         found = query.fetchone()
     return Holder(*found) if found else None
 
 
+def recent(within_ms: int, after: str, limit: int) -> list[tuple[str, Holder]]:
+    """Keys of events that were posted in the last `within_ms`, in their order: up to `limit` after the key `after`."""
+    with cursor() as query:
+        query.execute(_RECENT, (after, within_ms, limit))
+        return [(key, Holder(event, signature)) for key, event, signature in query.fetchall()]
+
+
 def is_live(event: UUID) -> bool:
     """Whether something of an event has not gone out, as far as is stored."""
     with cursor() as query:
-        query.execute("select status, expected, cancelled_at is not null from events where id = %s", (str(event),))
+        query.execute(_STANDING, (str(event),))
         found = query.fetchone()
     if found is None:
         return False
-    status, expected, cancelled = found
+    status, expected, cancelled, just_now = found
     counts = counts_of([event])[event]
     if cancelled or status == EventStatus.FAILED:
         return not cancelled and counts.waiting > 0
-    return status != EventStatus.COMPLETED or counts.notifications < (expected or 0) or counts.waiting > 0
+    if status != EventStatus.COMPLETED or counts.waiting > 0:
+        return True
+    return bool(just_now) and counts.notifications < (expected or 0)
 
 
 def answered(row: Accepted, more: dict[str, Any]) -> Accepted:
@@ -117,7 +146,7 @@ def forget_keys(limit: int) -> None:
         query.execute(_FORGET, (limit,))
 
 
-def _store_keyed(row: Accepted, now_ms: int, *, may_replace: bool) -> Outcome:
+def _store_keyed(row: Accepted, now_ms: int, doubt: Doubt | None, *, may_replace: bool) -> Outcome:
     event, given = row.event, row.idempotency
     with cursor() as query:
         if given is not None:
@@ -126,8 +155,12 @@ def _store_keyed(row: Accepted, now_ms: int, *, may_replace: bool) -> Outcome:
             if query.rowcount:
                 _store(row)
         holder = _claim(query, event.event_key, event.id, event.signature)
+        if doubt and doubt.remembered and not _is_stored(query, doubt.remembered):
+            raise KeyBusy("an event with this key was taken that Postgres has not heard of yet")
         live = holder is not None and is_live(holder.event)
         if holder is not None and live and holder.signature == event.signature:
+            if doubt:
+                raise KeyBusy("whether the event with this key has gone out is not stored yet")
             _remember(query, row, holder.event)
             return Outcome(unchanged=holder.event)
         if holder is not None:
@@ -150,6 +183,11 @@ def _claim(query: Any, key: str | None, event: UUID, signature: str | None) -> H
     query.execute("select event_id, signature from event_keys where key = %s for update", (key,))
     holder = Holder(*query.fetchone())
     return None if holder.event == event else holder
+
+
+def _is_stored(query: Any, event: UUID) -> bool:
+    query.execute("select from events where id = %s and accepted_at is not null", (str(event),))
+    return bool(query.rowcount)
 
 
 def _stop(query: Any, event: UUID, row: Accepted, now_ms: int) -> None:

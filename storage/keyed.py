@@ -3,6 +3,7 @@ what has not gone out.
 
 Requests with one key take turns by a lock in Redis. What decides is the key's row in Postgres, locked with the commit
 (event_keys.py), so that it holds with Redis away too; with Postgres away it is what Redis remembers of the last event.
+Postgres may be behind: then it is waited for where its word alone could be wrong.
 """
 
 import asyncio
@@ -25,6 +26,10 @@ from tocsin.storage.redis import told
 
 _TURN_S: Final = 3.0
 _LOOK_S: Final = 0.02
+_JUST_NOW_S: Final = 0.5
+_SOON_STORED: Final = 10
+_BEHIND_S: Final = 2.0
+_TOGETHER: Final = 1_000
 
 Withdraw = Callable[[Sequence[UUID], str, str, int], Awaitable[int]]
 """Withdraws events, for a reason, by somebody, at a time in ms. Raises RedisAway."""
@@ -33,7 +38,10 @@ Withdraw = Callable[[Sequence[UUID], str, str, int], Awaitable[int]]
 class Keyed:
     """Takes events with keys, on one event loop."""
 
-    def __init__(self, client: Any, keys: Keys, postgres: Postgres, kept_ms: int) -> None:
+    def __init__(
+        self, client: Any, keys: Keys, postgres: Postgres, kept_ms: int, caught_up: Callable[..., Awaitable[bool]]
+    ) -> None:
+        self._caught_up = caught_up
         self._client = client
         self._keys = keys
         self._locks = Locks(client, keys)
@@ -46,7 +54,8 @@ class Keyed:
         redis_there = await self._wait_turn(turn, key)
         try:
             try:
-                taken = await self._commit(row, entrance, withdraw, redis_there=redis_there)
+                outcome = await self._outcome(row, redis_there=redis_there)
+                taken = await self._enter(row, outcome, entrance, withdraw)
             except PostgresAway:
                 taken = await self._take_into_redis(row, intake, withdraw)
             if taken.replay is None and taken.told.get("result") != UNCHANGED:
@@ -58,19 +67,52 @@ class Keyed:
         return taken
 
     async def holder_of(self, key: str) -> Holder | None:
-        """The event that has a key, live or not. Raises Unavailable."""
+        """The event that has a key, live or not; one that Postgres has not heard of is the last. Raises Unavailable."""
+        remembered = None
+        with suppress(RedisAway):
+            remembered = await self._remembered(key)
         try:
-            return await self._postgres.call(event_keys.holder_of, key)
+            return await self._postgres.call(event_keys.holder_of, key, remembered)
         except PostgresAway:
-            return await self._remembered(key)
+            if remembered is None:
+                raise
+            return remembered
 
-    async def _commit(self, row: Accepted, entrance: Entrance, withdraw: Withdraw, *, redis_there: bool) -> Taken:
+    async def mirror(self) -> None:
+        """Remembers the events of the last days again, after Redis was lost. Raises Unavailable."""
+        after = ""
+        while page := await self._postgres.call(event_keys.recent, self._kept_ms, after, _TOGETHER):
+            with told():
+                async with self._client.pipeline(transaction=False) as pipeline:
+                    for key, holder in page:
+                        pipeline.set(self._keys.event_key(key), _text(holder), px=self._kept_ms, nx=True)
+                    await pipeline.execute()
+            after = page[-1][0]
+
+    async def _outcome(self, row: Accepted, *, redis_there: bool) -> event_keys.Outcome:
+        """What Postgres says of it. What has gone out by now should count as gone out, and what was taken while
+        Postgres was away as taken. With Redis away nobody can tell more than Postgres has. Raises KeyBusy."""
+        sure = not redis_there or await self._caught_up(_JUST_NOW_S, most_behind=_SOON_STORED)
+        if not sure:
+            remembered = await self._remembered(row.event.event_key or "")
+            try:
+                return await self._commit(row, event_keys.Doubt(remembered.event if remembered else None))
+            except KeyBusy:
+                if not await self._caught_up(_BEHIND_S):
+                    raise
+        return await self._commit(row, None, may_replace=redis_there)
+
+    async def _commit(
+        self, row: Accepted, doubt: event_keys.Doubt | None, *, may_replace: bool = True
+    ) -> event_keys.Outcome:
         now_ms = time.time_ns() // 1_000_000
 
         def store() -> event_keys.Outcome:
-            return event_keys.store_keyed(row, now_ms, may_replace=redis_there)
+            return event_keys.store_keyed(row, now_ms, may_replace=may_replace, doubt=doubt)
 
-        outcome = await self._postgres.call_within(COMMIT_MS, store)
+        return await self._postgres.call_within(COMMIT_MS, store)
+
+    async def _enter(self, row: Accepted, outcome: event_keys.Outcome, entrance: Entrance, withdraw: Withdraw) -> Taken:
         if outcome.replay is not None:
             return Taken("postgres", outcome.replay)
         if outcome.unchanged is not None:
@@ -78,7 +120,7 @@ class Keyed:
         if outcome.replaced is not None:
             # Before the new one starts. Should it fail, a job does it (actors/cancelling.py).
             with suppress(RedisAway):
-                await withdraw([outcome.replaced], WHY_REPLACED, row.event.sender, now_ms)
+                await withdraw([outcome.replaced], WHY_REPLACED, row.event.sender, time.time_ns() // 1_000_000)
         await entrance.enter([row])
         return _taken("postgres", outcome.replaced)
 
@@ -113,8 +155,8 @@ class Keyed:
 
     async def _remember(self, key: str, row: Accepted) -> None:
         with told():
-            text = f"{row.event.id}|{row.event.signature}"
-            await self._client.set(self._keys.event_key(key), text, px=self._kept_ms)
+            holder = Holder(row.event.id, row.event.signature or "")
+            await self._client.set(self._keys.event_key(key), _text(holder), px=self._kept_ms)
 
     async def _remembered(self, key: str) -> Holder | None:
         with told():
@@ -123,13 +165,17 @@ class Keyed:
         return Holder(UUID(event), signature) if event else None
 
     async def _is_being_routed(self, event: UUID) -> bool | None:
-        """Whether people of an event are still to be routed, as Redis has it; None where it does not know the event."""
+        """Whether people of an event are still to be routed, as Redis has it; None where it has forgotten the event."""
         with told():
-            names = ("fanned", "chunks", "routed", "given_up")
-            fanned, chunks, *done = await self._client.hmget(self._keys.event(event), names)
-        if fanned is None:
+            names = ("content", "fanned", "chunks", "routed", "given_up")
+            content, fanned, chunks, *done = await self._client.hmget(self._keys.event(event), names)
+        if content is None:
             return None
         return bool(fanned == "0" or int(chunks or 0) > sum(int(count or 0) for count in done))
+
+
+def _text(holder: Holder) -> str:
+    return f"{holder.event}|{holder.signature}"
 
 
 def _unchanged(durability: str, event: UUID) -> Taken:

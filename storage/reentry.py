@@ -19,6 +19,7 @@ from tocsin.storage.audit import audit
 from tocsin.storage.by import By
 from tocsin.storage.counts import counts_of
 from tocsin.storage.database import cursor
+from tocsin.storage.event_keys import holder_of
 from tocsin.storage.flight_parts import Walk, text_of_walk
 from tocsin.storage.id_ranges import of_event
 from tocsin.storage.keys import Keys
@@ -76,8 +77,8 @@ class Reentry:
 
 
 def reenter(event: UUID, by: By, enter: Enter) -> str:
-    """Enters a FAILED event again. Answers "entered", "busy", "skipped" for one that did not fail, or "cancelled". Run
-    by Postgres.call; what `enter` raises leaves the event as it is."""
+    """Enters a FAILED event again. Answers "entered", "busy", "skipped" for one that did not fail, "cancelled", or
+    "replaced" where a later one has its key. Run by Postgres.call; what `enter` raises leaves the event as it is."""
     return in_transaction(lambda: _reenter(event, by, enter))
 
 
@@ -88,6 +89,9 @@ def _reenter(identifier: UUID, by: By, enter: Enter) -> str:
         return "skipped"
     if row.cancelled_at is not None:
         return str(Reason.CANCELLED)
+    holder = holder_of(row.event_key) if row.event_key else None
+    if holder is not None and holder.event != row.id:
+        return str(Reason.REPLACED)
     again = _again(row)
     if not again.before and counts_of([identifier])[identifier].notifications:
         # The rows of those who were routed were dropped with their time (dropping.py): nobody knows any more who was.

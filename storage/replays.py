@@ -36,11 +36,13 @@ _LOCKED: Final = """
 select delivery.id, delivery.notification_id, delivery.step, delivery.channel, delivery.user_id, delivery.event_id,
   delivery.status, delivery.history, event.accepted_at is not null as known, event.type, event.mandatory,
   event.priority, event.cancelled_at is not null as cancelled, note.read_at is not null as read,
+  keys.event_id <> event.id as replaced,
   coalesce(preferences.opt_outs, '[]') as opt_outs, coalesce(person.active, true) as active,
   (extract(epoch from clock_timestamp()) * 1000)::bigint as now_ms
 from deliveries delivery
 left join notifications note on note.id = delivery.notification_id
 left join events event on event.id = delivery.event_id
+left join event_keys keys on keys.key = event.event_key
 left join preferences on preferences.user_id = delivery.user_id
 left join users person on person.id = delivery.user_id
 where delivery.id = any(%s::uuid[])
@@ -93,6 +95,7 @@ class _Row:
     priority: str | None
     cancelled: bool
     read: bool
+    replaced: bool | None
     opt_outs: list[str]
     active: bool
     now_ms: int
@@ -108,6 +111,9 @@ class _Row:
             return Reason.MISSING
         if self.cancelled:
             return Reason.CANCELLED
+        if self.replaced:
+            # What it says is no longer so.
+            return Reason.REPLACED
         if self.read:
             return Reason.READ
         if not self.active:

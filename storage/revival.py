@@ -111,8 +111,8 @@ class Revival:
         done.replayed += [event] if answer == "entered" else []
         done.busy += answer == "busy"
         done.skipped += answer == "skipped"
-        if answer == Reason.CANCELLED:
-            done.refuse(Reason.CANCELLED)
+        if answer in {Reason.CANCELLED, Reason.REPLACED}:
+            done.refuse(answer)
 
     async def _until_ms(self) -> int | None:
         try:

@@ -54,8 +54,6 @@ from tocsin.storage.stops import Stops
 from tocsin.storage.wakes import Wakes
 
 _DAY_MS = 86_400_000
-_JUST_NOW_S = 0.5
-_SOON_STORED = 10
 _CLOSE_S = 0.5
 
 
@@ -98,7 +96,7 @@ class Store:
         self.keeper = LifeKeeper(self.life, scripts, postgres, name)
         self._entrance = Entrance(scripts, self.flights, self.calls)
         self._intake = Intake(self._entrance, postgres, self.memory, self.learn_durability)
-        self.keyed = Keyed(client, keys, postgres, self.flights.longest_ms)
+        self.keyed = Keyed(client, keys, postgres, self.flights.longest_ms, self.caught_up)
         self.revival = Revival(self.flights, Reentry(client, scripts, keys), postgres, self.caught_up)
 
     @classmethod
@@ -204,8 +202,6 @@ class Store:
             return await self._intake.take(row)
         with suppress(RedisAway):
             await self.memory.check(Work.ACCEPT)
-        # What has gone out by now should count as gone out.
-        await self.caught_up(_JUST_NOW_S, most_behind=_SOON_STORED)
         return await self.keyed.take(row, self._intake, self._entrance, self.stops.withdraw)
 
     async def read(self, user: str, notifications: Sequence[UUID]) -> list[Read]:

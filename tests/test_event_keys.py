@@ -5,6 +5,7 @@ import threading
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -13,11 +14,12 @@ from tests.served import ASHA, EVENT, SETTINGS, Served, eventually, problem_of, 
 from tests.stored import AT_MS, ask, entries, lent
 from tocsin.actors import cancelling
 from tocsin.domain import ids
-from tocsin.domain.delivery import Channel
+from tocsin.domain.delivery import Channel, Reason, Status
 from tocsin.domain.settings import Settings
 from tocsin.storage import keyed as keyed_events
 from tocsin.storage.accepted import Accepted
 from tocsin.storage.event_keys import Outcome, holder_of, is_live, store_keyed
+from tocsin.storage.flight_parts import Ending
 from tocsin.storage.intake import fact_of
 from tocsin.storage.persist import store
 
@@ -181,6 +183,99 @@ async def test_with_redis_away_nothing_is_replaced_that_could_start_all_the_same
         problem_of(refused, 503, "redis_away")
         assert (await alone.posted(**MAIL | {"key": "order:18"}))["durability"] == "postgres"
     assert await standing(served, first["id"]) == {"QUEUED": 1}
+
+
+async def test_what_was_taken_while_postgres_was_away_has_its_key_before_postgres_knows(
+    settings: Callable[..., Settings], redis_url: str, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keyed_events, "_JUST_NOW_S", 0.05)
+    monkeypatch.setattr(keyed_events, "_BEHIND_S", 0.05)
+    nowhere = "postgresql://tocsin@127.0.0.1:1/tocsin"
+    async with serving(settings(SETTINGS), redis_url, postgres_url) as served:
+        before = await served.posted(**MAIL, signature="v0")
+        async with serving(settings(SETTINGS), redis_url, nowhere) as alone:
+            first = await alone.posted(**MAIL, signature="v1")
+        assert first["replacedId"] == before["id"]
+        for signature in ("v1", "v2"):
+            busy = await served.api.post("/api/notifications", json={**EVENT, **MAIL, "signature": signature})
+            problem_of(busy, 409, "key_busy")
+        # Whoever stops the one with this key means that one.
+        holder = await served.store.keyed.holder_of("order:17")
+        assert (str(holder.event) if holder else "") == first["id"]
+        async with storing(served):
+            await served.store.caught_up()
+            second = await served.posted(**MAIL, signature="v2")
+            assert (second["result"], second["replacedId"]) == ("REPLACED", first["id"])
+            await served.store.caught_up()
+            rows = await served.store.postgres.call(ask, "select id::text from events where cancelled_at is null")
+            assert rows == [(second["id"],)]
+
+
+async def test_what_has_gone_out_and_is_not_stored_yet_is_not_taken_for_live(
+    settings: Callable[..., Settings], redis_url: str, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keyed_events, "_JUST_NOW_S", 0.05)
+    monkeypatch.setattr(keyed_events, "_BEHIND_S", 0.05)
+    async with serving(settings(SETTINGS), redis_url, postgres_url) as served:
+        first = await served.routed(**MAIL)
+        claims = await served.store.attempts.claim(Channel.EMAIL, "t", 9, lease_ms=30_000, attempts=3, resend=True)
+        await served.store.attempts.begin(claims, "t", lease_ms=30_000, detail={"provider": "smtp"})
+        await served.store.attempts.record([Ending(claim, Status.SENT, {}) for claim in claims])
+        problem_of(await served.api.post("/api/notifications", json={**EVENT, **MAIL}), 409, "key_busy")
+        # Something else may be taken: that one is over in either case.
+        assert (await served.posted(**MAIL, signature="v2"))["replacedId"] == first["id"]
+        async with storing(served):
+            await served.store.caught_up()
+            assert (await served.posted(**MAIL, signature="v2"))["result"] == "UNCHANGED"
+
+
+async def test_a_key_that_redis_lost_is_remembered_again(
+    served: Served, settings: Callable[..., Settings], redis_url: str
+) -> None:
+    first = await served.routed(**MAIL, signature="v1")
+    await served.store.caught_up()
+    content = await served.store.flights.event(UUID(first["id"]))
+    assert content is not None
+    await served.store._client.delete(served.store._keys.event_key("order:17"))
+    await served.store._client.delete(served.store._keys.event(first["id"]))
+    await served.store.keyed.mirror()
+    # As a rebuild leaves what of an event is in motion.
+    await served.store.flights.keep_content([content])
+    nowhere = "postgresql://tocsin@127.0.0.1:1/tocsin"
+    async with serving(settings(SETTINGS), redis_url, nowhere) as alone:
+        same = await alone.api.post("/api/notifications", json={**EVENT, **MAIL, "signature": "v1"})
+        problem_of(same, 503, "postgres_away")
+        problem_of(await alone.api.post("/api/events/cancel", json={"key": "order:99"}), 503, "postgres_away")
+        assert (await alone.posted(**MAIL, signature="v2"))["replacedId"] == first["id"]
+
+
+async def test_people_who_are_missing_keep_a_key_for_an_hour(served: Served) -> None:
+    body = await served.routed(**MAIL | {"channels": ["IN_APP"]})
+    await served.store.caught_up()
+    event = UUID(body["id"])
+    await served.store.postgres.call(ask, "update events set expected = 2 where id = %s", str(event))
+    assert await served.store.postgres.call(is_live, event)
+    later = "update events set completed_at = completed_at - interval '2 hours' where id = %s"
+    await served.store.postgres.call(ask, later, str(event))
+    assert not await served.store.postgres.call(is_live, event)
+
+
+async def test_a_dead_letter_of_what_a_later_event_followed_stays_dead(served: Served) -> None:
+    first = await served.routed(**MAIL, signature="v1")
+    claims = await served.store.attempts.claim(Channel.EMAIL, "t", 9, lease_ms=30_000, attempts=3, resend=True)
+    await served.store.attempts.begin(claims, "t", lease_ms=30_000, detail={"provider": "smtp"})
+    dead = {"reason": Reason.TIMEOUT, "provider": "smtp"}
+    await served.store.attempts.record([Ending(claim, Status.DEAD, dead) for claim in claims])
+    await served.store.caught_up()
+    letters = (await served.api.get("/api/dead-letters")).json()["data"]
+    assert (await served.posted(**MAIL, signature="v2"))["result"] == "ACCEPTED"
+    done = (await served.api.post("/api/dead-letters/retry", json={})).json()
+    assert (done["replayed"], done["refused"]) == (0, {"replaced": 1})
+    alone = await served.api.post(f"/api/deliveries/{letters[0]['id']}/retry")
+    assert "later event" in problem_of(alone, 409, "conflict")["detail"]
+    await served.store.postgres.call(ask, "update events set status = 'FAILED' where id = %s", first["id"])
+    again = (await served.api.post("/api/dead-letters/retry", json={"ids": [first["id"]]})).json()
+    assert again["refused"] == {"replaced": 1}
 
 
 def test_two_commits_at_once_leave_one_live(postgres_url: str) -> None:

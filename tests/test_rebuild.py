@@ -290,6 +290,14 @@ async def test_a_withdrawn_event_stays_withdrawn(process: Process) -> None:
     assert await process.statuses(event) == {"CANCELLED": 1}
 
 
+async def test_which_event_has_a_key_is_remembered_again(process: Process) -> None:
+    event = an_event_of(IN_APP).model_copy(update={"event_key": "order:17", "signature": "v1"})
+    await process.accept(event, "u1")
+    await process.flush()
+    assert await process.rebuilt()
+    assert await process.client.get("tocsin:key:order:17") == f"{event.id}|v1"
+
+
 @pytest.mark.parametrize("user", [None, "u1"])
 async def test_what_a_filter_stops_stays_stopped_before_all_of_it_is_marked(process: Process, user: str | None) -> None:
     event, unrouted = an_event_of(SMS_NOW), an_event_of(SMS_NOW)
