@@ -111,6 +111,7 @@ def _stopping() -> None:
         row = Accepted(event, people("u1"), Idempotency("shop", f"keyed {number}", "hash", {}))
         event_keys.store_keyed(row, _now_ms(), may_replace=True)
     event_keys.holder_of("order:1")
+    event_keys.holder_of("order:1", event_keys.Holder(known, "v1"))
     event_keys.recent(86_400_000, "", 1_000)
     event_keys.forget_keys(5_000)
 
