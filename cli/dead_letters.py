@@ -124,7 +124,7 @@ async def retry(
     for name, told in (
         ("waiting", "of them wait for Redis, which does not answer"),
         ("skipped", "are no dead letters, or are not known"),
-        ("busy", "events still have something in motion; try them again later"),
+        ("busy", "have something in motion, or in `tocsin bad-facts`; try them again later"),
     ):
         if done[name]:
             screen.tell(f"{done[name]} {told}.")

@@ -1,5 +1,5 @@
-"""What imports of tables have in common: lines are sent by the batch, several batches at a time; what is wrong is
-listed.
+"""What imports of tables have in common: lines are sent by the batch, several batches at a time, but never two at once
+that say something of the same; what is wrong is listed. One that breaks off says how far it came.
 
 Memory stays the same however long the file is: of bad lines some are kept to be shown, all go to --report.
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import csv
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -43,6 +43,10 @@ class Line(Protocol):
     @property
     def line(self) -> int: ...
 
+    @property
+    def key(self) -> Hashable:
+        """What it says something of: of two lines the last one holds."""
+
 
 _Line = TypeVar("_Line", bound=Line)
 
@@ -57,11 +61,19 @@ class Sent:
 
 @dataclass(slots=True)
 class Done:
-    """How an import went: counts by name, the first bad lines and how many there were."""
+    """How an import went: counts by name, the first bad lines and how many there were. Where it broke off: why, and
+    the first line of which it is not known that it was done; all before it are."""
 
     counts: Counter[str] = field(default_factory=Counter)
     bad: list[BadLine] = field(default_factory=list)
     bad_count: int = 0
+    broke_off: str = ""
+    undone: int = 2
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every line was imported."""
+        return not self.bad_count and not self.broke_off
 
 
 class Importer(Generic[_Line]):
@@ -71,6 +83,8 @@ class Importer(Generic[_Line]):
         self._send = send
         self._path = report
         self._report: IO[str] | None = None
+        self._running: dict[asyncio.Task[None], frozenset[Hashable]] = {}
+        self._failed: list[int] = []
         self.done = Done()
 
     def __enter__(self) -> Self:
@@ -87,34 +101,47 @@ class Importer(Generic[_Line]):
 
     async def run(self, lines: Iterator[_Line | BadLine], advance: Callable[[int], None]) -> Done:
         """Imports all lines; at most a few batches are under way, so that the file is read as fast as the server takes
-        it."""
-        running: set[asyncio.Task[None]] = set()
+        it. Raises what a batch did, once the others that were under way are done, and CancelledError at once."""
         try:
             while batch := list(islice(lines, _BATCH)):
-                running.add(asyncio.create_task(self._import(batch, advance)))
-                while len(running) >= _AT_ONCE:
-                    running = await self._finished(running)
-            while running:
-                running = await self._finished(running)
+                await self._begin(batch, advance)
+            while self._running:
+                await self._finish_one()
+        except Exception:
+            await asyncio.gather(*self._running, return_exceptions=True)
+            raise
         finally:
-            for task in running:
+            for task in self._running:
                 task.cancel()
+            self.done.undone = min(self._failed, default=self.done.undone)
         return self.done
 
-    async def _finished(self, running: set[asyncio.Task[None]]) -> set[asyncio.Task[None]]:
-        done, rest = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+    async def _begin(self, batch: Sequence[_Line | BadLine], advance: Callable[[int], None]) -> None:
+        keys = frozenset(line.key for line in batch if not isinstance(line, BadLine))
+        while len(self._running) >= _AT_ONCE or any(keys & others for others in self._running.values()):
+            await self._finish_one()
+        self._running[asyncio.create_task(self._import(batch, advance))] = keys
+        self.done.undone = batch[-1].line + 1
+
+    async def _finish_one(self) -> None:
+        done, _ = await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
+            del self._running[task]
             task.result()
-        return rest
 
     async def _import(self, batch: Sequence[_Line | BadLine], advance: Callable[[int], None]) -> None:
+        self._failed.append(batch[0].line)
+        await self._import_whole(batch)
+        self._failed.remove(batch[0].line)
+        advance(len(batch))
+
+    async def _import_whole(self, batch: Sequence[_Line | BadLine]) -> None:
         good = [line for line in batch if not isinstance(line, BadLine)]
         bad = [line for line in batch if isinstance(line, BadLine)]
         for sent in await self._sent(good):
             self.done.counts.update(sent.counts)
             bad += sent.bad
         self._keep(sorted(bad, key=lambda line: line.line))
-        advance(len(batch))
 
     async def _sent(self, lines: Sequence[_Line]) -> list[Sent]:
         """What the server said of lines; a batch that is too large for it goes in two halves."""
@@ -143,24 +170,38 @@ async def import_table(
     read: Callable[[Iterable[str]], Iterator[_Line | BadLine]],
     importer: Importer[_Line],
 ) -> Done:
-    """Imports a file with progress. Raises ClickException for one that is no table."""
+    """Imports a file with progress; one that breaks off is told by what it answers. Raises ClickException where nothing
+    was imported."""
     total = _count_lines(table)
     with screen.progress() as progress, importer:
         task: TaskID = progress.add_task("Importing", total=total)
         try:
             with table.open(encoding="utf-8-sig", newline="") as lines:
                 await importer.run(read(lines), lambda count: progress.update(task, advance=count))
+            progress.update(task, completed=total)
         except NotATable as error:
             raise click.ClickException(f"{table} cannot be imported: {error}.") from error
         except UnicodeDecodeError as error:
-            told = "is not UTF-8; save it as UTF-8 and import it again, which does no harm to what was imported."
-            raise click.ClickException(f"{table} {told}") from error
-        progress.update(task, completed=total)
+            told = f"{table} is not UTF-8; save it as UTF-8 and import it again."
+            _break_off(importer.done, click.ClickException(told), error)
+        except click.ClickException as error:
+            _break_off(importer.done, error, error)
+        except asyncio.CancelledError:
+            importer.done.broke_off = "It was interrupted."
     return importer.done
+
+
+def _break_off(done: Done, told: click.ClickException, cause: Exception) -> None:
+    if not done.counts and not done.bad_count:
+        raise told from cause
+    done.broke_off = told.message
 
 
 def tell_bad(screen: Screen, done: Done) -> None:
     """The lines that were not imported, for people."""
+    if done.broke_off:
+        told = f"It broke off: {done.broke_off} All lines before line {done.undone} are done; import it again, "
+        screen.tell(f"{told}which does no harm.", style="red")
     if not done.bad_count:
         return
     rows = [(line.line, line.column, line.reason, line.mend) for line in done.bad[:_SHOWN]]
@@ -175,7 +216,8 @@ def bad_of(done: Done) -> dict[str, Any]:
         {"line": line.line, "column": line.column or None, "reason": line.reason, "mend": line.mend or None}
         for line in done.bad
     ]
-    return {"badCount": done.bad_count, "bad": listed}
+    broke_off = {"brokeOff": {"line": done.undone, "reason": done.broke_off}} if done.broke_off else {}
+    return {"badCount": done.bad_count, "bad": listed, **broke_off}
 
 
 async def put_batch(server: Server, path: str, body: dict[str, Any]) -> Any:

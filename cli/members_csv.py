@@ -21,6 +21,11 @@ class Membership:
     line: int
     given: Mapping[str, Any]
 
+    @property
+    def key(self) -> tuple[str, str]:
+        """What it says something of."""
+        return self.given["topic"], self.given["userId"]
+
 
 def read_members(lines: Iterable[str], topic: str | None = None) -> Iterator[Membership | BadLine]:
     """The members of a table; with `topic` all are of that one, and no column says it. Raises NotATable for a header

@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from tocsin.cli.csv_rows import BadLine, NotATable, Row, read_rows
 from tocsin.domain.addresses import USER_ID, known_timezone, normal_email, normal_phone
+from tocsin.domain.audience import fit_roles, fit_topic_key
 from tocsin.domain.errors import InvalidInput
 from tocsin.domain.filters import GREATEST, is_name
 
-COLUMNS: Final = ("id", "email", "phone", "name", "locale", "timezone", "active", "attributes")
+COLUMNS: Final = ("id", "email", "phone", "name", "locale", "timezone", "active", "topics", "attributes")
 _ATTRIBUTE: Final = "attributes."
 _YES_OR_NO: Final = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 _CHECKS: Final = {"email": normal_email, "phone": normal_phone, "timezone": known_timezone}
@@ -27,11 +28,17 @@ __all__ = ["BadLine", "NotATable", "Person", "read_people"]
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """A line that can be imported. `details` has only what the line gives."""
+    """A line that can be imported. `details` has only what the line gives; `topics` are the roles by topic."""
 
     line: int
     id: str
     details: Mapping[str, Any]
+    topics: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """What it says something of."""
+        return self.id
 
 
 def read_people(lines: Iterable[str]) -> Iterator[Person | BadLine]:
@@ -76,7 +83,7 @@ def _person(row: Row, seen: OrderedDict[str, int]) -> Person | BadLine:
     seen[person] = row.line
     if len(seen) > _REMEMBERED:
         seen.popitem(last=False)
-    return Person(row.line, person, details)
+    return Person(row.line, person, details, details.pop("topics", {}))
 
 
 def _put(details: dict[str, Any], column: str, text: str) -> None:
@@ -85,6 +92,8 @@ def _put(details: dict[str, Any], column: str, text: str) -> None:
         details.setdefault("attributes", {})[attribute] = _ATTRIBUTE_KINDS[kind](text, column)
     elif column == "attributes":
         details["attributes"] = _object(text, column) | details.get("attributes", {})
+    elif column == "topics":
+        details[column] = _topics(text, column)
     elif column == "active":
         details[column] = _truth(text, column)
     elif column != "id":
@@ -108,6 +117,16 @@ def _number(text: str, column: str) -> int | float:
 
 def _list(text: str, column: str) -> list[str]:
     return [part.strip() for part in text.split("|") if part.strip()]
+
+
+def _topics(text: str, column: str) -> dict[str, Sequence[str]]:
+    """Of "family:17=head/elder|region:west" the roles by topic."""
+    found: dict[str, Sequence[str]] = {}
+    for part in _list(text, column):
+        topic, _, roles = part.partition("=")
+        wanted = [role.strip() for role in roles.split("/") if role.strip()]
+        found[fit_topic_key(topic.strip(), column)] = fit_roles(wanted, column)
+    return found
 
 
 def _object(text: str, column: str) -> dict[str, Any]:

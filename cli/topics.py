@@ -108,4 +108,4 @@ async def import_members(
         screen.tell(f"{counts['unknown']} are no known users; they are not reached until they are.", style="yellow")
     tell_bad(screen, done)
     screen.answer({**counts, **bad_of(done)})
-    return FAILED if done.bad_count else None
+    return None if done.is_whole else FAILED

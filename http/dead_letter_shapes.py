@@ -124,7 +124,8 @@ class LetterCauses(Answer):
 class RetriedLetters(Answer):
     """What became of them. `waiting` of the replayed start when Redis is back; `refused` are not sent any more, by
     reason; `skipped` are no dead letters (any more) or not known; `busy` are events of which something is still in
-    motion. `remaining` fit and were not looked at: ask again with `nextCursor`."""
+    motion, and what something is kept of in the bad facts. `remaining` fit and were not looked at: ask again with
+    `nextCursor`."""
 
     success: Literal[True] = True
     replayed: int

@@ -2,17 +2,18 @@
 
 Whoever was routed keeps what they have; ids are derived, so nothing would tell the two apart in Postgres, but in Redis
 it would start again. Therefore what is in motion is looked at before Postgres is, which has to be up to date with it,
-and reenter.lua refuses when something moved since.
+and reenter.lua refuses when something moved since. Where Postgres refused to store something of the event it cannot be
+said who was routed. What is known of deliveries of people who are not stored as routed, such as after a loss of Redis,
+is put where route looks.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
-from tocsin.domain import ids
 from tocsin.domain.delivery import Reason
-from tocsin.domain.event import Event, EventStatus, Recipient
+from tocsin.domain.event import Event, EventStatus
 from tocsin.storage import models
 from tocsin.storage.accepted_rows import CONTENT, event_of, recipients_of
 from tocsin.storage.audit import audit
@@ -21,18 +22,15 @@ from tocsin.storage.counts import counts_of
 from tocsin.storage.database import cursor
 from tocsin.storage.event_keys import holder_of
 from tocsin.storage.flight_parts import Walk, text_of_walk
-from tocsin.storage.id_ranges import of_event
 from tocsin.storage.keys import Keys
+from tocsin.storage.ledger import refused
 from tocsin.storage.moments import ms_of
+from tocsin.storage.rebuild_queries import StoredEvent, Unrouted, unrouted
+from tocsin.storage.recall import Recall
 from tocsin.storage.redis import told
 from tocsin.storage.scripts import Scripts
 from tocsin.storage.transactions import in_transaction
 
-_ROUTED: Final = "select id from notifications where id = any(%s::uuid[]) and routed_at is not null"
-_COUNTED: Final = """
-select count(*) from notifications
-where id between %s::uuid and %s::uuid and event_id = %s::uuid and routed_at is not null
-"""
 _BEGIN: Final = """
 update events set generation = %s, status = %s, error = null, completed_at = null
 where id = %s::uuid and generation < %s
@@ -41,12 +39,11 @@ where id = %s::uuid and generation < %s
 
 @dataclass(frozen=True, slots=True)
 class NextGeneration:
-    """An event as it is entered once more, the people left of those who were named, how many were routed before, and
-    how its audience goes on."""
+    """An event as it is entered once more: whose notifications are still to be made, as far as they were named, and how
+    its audience goes on."""
 
     event: Event
-    people: Sequence[Recipient]
-    before: int
+    unrouted: Unrouted
     walk: Walk | None
 
 
@@ -57,10 +54,11 @@ Enter = Callable[[NextGeneration], str]
 class Reentry:
     """The part in Redis. Raises RedisAway."""
 
-    def __init__(self, client: Any, scripts: Scripts, keys: Keys) -> None:
+    def __init__(self, client: Any, scripts: Scripts, keys: Keys, refilling: Recall) -> None:
         self._client = client
         self._scripts = scripts
         self._keys = keys
+        self._refilling = refilling
 
     async def routed(self, event: UUID) -> str:
         """How many chunks of an event were routed, as text; empty where Redis has forgotten the event."""
@@ -69,10 +67,13 @@ class Reentry:
 
     async def enter(self, again: NextGeneration, seen: str) -> str:
         """Enters an event once more unless chunks were routed beside those that were `seen`."""
-        event = again.event
-        people = (person.model_dump_json(exclude_none=True) for person in again.people)
+        event, unrouted = again.event, again.unrouted
+        users = {note: person.id for note, person in unrouted.people.items()}
+        await self._refilling.mark_read({note: (users[note], at_ms) for note, at_ms in unrouted.read_ms.items()})
+        await self._refilling.mark_known(event, [(each.notification, each.step) for each in unrouted.known])
+        people = (person.model_dump_json(exclude_none=True) for person in unrouted.people.values())
         mandatory = "1" if event.mandatory else "0"
-        told_of = (event.id, event.model_dump_json(), event.type, mandatory, event.generation, seen, again.before)
+        told_of = (event.id, event.model_dump_json(), event.type, mandatory, event.generation, seen, unrouted.routed)
         return str(await self._scripts.run("reenter", *told_of, text_of_walk(again.walk), *people))
 
 
@@ -87,13 +88,10 @@ def _reenter(identifier: UUID, by: By, enter: Enter) -> str:
     row = query.for_update().first()
     if row is None or row.status != EventStatus.FAILED:
         return "skipped"
-    if row.cancelled_at is not None:
-        return str(Reason.CANCELLED)
-    holder = holder_of(row.event_key) if row.event_key else None
-    if holder is not None and holder.event != row.id:
-        return str(Reason.REPLACED)
+    if hindrance := _hindrance(row):
+        return hindrance
     again = _again(row)
-    if not again.before and counts_of([identifier])[identifier].notifications:
+    if not again.unrouted.routed and counts_of([identifier])[identifier].notifications:
         # The rows of those who were routed were dropped with their time (dropping.py): nobody knows any more who was.
         return "skipped"
     answer = enter(again)
@@ -103,24 +101,23 @@ def _reenter(identifier: UUID, by: By, enter: Enter) -> str:
     with cursor() as query:
         query.execute(_BEGIN, (generation, EventStatus.PROCESSING, str(identifier), generation))
         query.execute("delete from discards where id = %s::uuid", (str(identifier),))
-    detail = {"event": str(identifier), "recipients": len(again.people), "error": row.error}
+    detail = {"event": str(identifier), "recipients": len(again.unrouted.people), "error": row.error}
     audit("dead_letters.replayed", by.actor, by.cid, detail)
     return "entered"
 
 
+def _hindrance(row: models.Event) -> str | None:
+    if row.cancelled_at is not None:
+        return str(Reason.CANCELLED)
+    holder = holder_of(row.event_key) if row.event_key else None
+    if holder is not None and holder.event != row.id:
+        return str(Reason.REPLACED)
+    return "busy" if refused([str(row.id)]) else None
+
+
 def _again(row: models.Event) -> NextGeneration:
-    everybody = recipients_of(row.recipients)
-    notes = {person.id: ids.notification_id(row.id, person.id) for person in everybody}
-    walk = Walk(len(everybody), row.horizon or "") if row.audience else None
-    with cursor() as query:
-        query.execute(_ROUTED, (list(map(str, notes.values())),))
-        routed = {note for (note,) in query.fetchall()}
-        before = len(routed)
-        if walk:
-            query.execute(_COUNTED, (*map(str, of_event(row.id)), str(row.id)))
-            (before,) = query.fetchone()
-    left = [person for person in everybody if notes[person.id] not in routed]
     content = {name: getattr(row, name) for name in ("id", *CONTENT)}
     event = event_of({**content, "accepted_ms": ms_of(row.accepted_at)})
+    stored = StoredEvent(event, recipients_of(row.recipients), cancelled=False, horizon=row.horizon or "")
     following = event.model_copy(update={"generation": event.generation + 1})
-    return NextGeneration(following, left, before, walk)
+    return NextGeneration(following, unrouted(stored), stored.walk)

@@ -24,6 +24,7 @@ from tocsin.storage.by import By
 from tocsin.storage.database import cursor
 from tocsin.storage.event_queries import contents
 from tocsin.storage.flight_parts import OpenFlight, OpenStep
+from tocsin.storage.ledger import refused
 from tocsin.storage.transactions import in_transaction
 
 Restore = Callable[[Sequence[OpenFlight], Iterable[Event]], Sequence[str] | None]
@@ -63,7 +64,8 @@ class Replayed:
     skipped: int = 0
     """Those that are no dead letters, or are not known."""
     busy: int = 0
-    """Events of which something is still in motion; to be replayed later."""
+    """Events of which something is still in motion, and what Postgres refused to store something of (`bad_facts`); to
+    be replayed later."""
 
     def refuse(self, reason: str) -> None:
         self.refused[reason] = self.refused.get(reason, 0) + 1
@@ -144,8 +146,13 @@ def _replay(wanted: Sequence[UUID], by: By, restore: Restore) -> Replayed:
     return done
 
 
-def _allowed(rows: Iterable[_Row], done: Replayed) -> Iterable[_Row]:
+def _allowed(rows: Sequence[_Row], done: Replayed) -> Iterable[_Row]:
+    doubted = refused(str(row.notification_id) for row in rows)
     for row in rows:
+        if str(row.notification_id) in doubted:
+            # What Postgres refused to store may be that it went out.
+            done.busy += 1
+            continue
         reason = row.hindrance()
         if reason is None:
             yield row

@@ -97,7 +97,7 @@ class Store:
         self._entrance = Entrance(scripts, self.flights, self.calls)
         self._intake = Intake(self._entrance, postgres, self.memory, self.learn_durability)
         self.keyed = Keyed(client, keys, postgres, self.flights.longest_ms, self.caught_up)
-        self.revival = Revival(self.flights, Reentry(client, scripts, keys), postgres, self.caught_up)
+        self.revival = Revival(self.flights, Reentry(client, scripts, keys, self.refilling()), postgres, self.caught_up)
 
     @classmethod
     async def open(cls, settings: Settings, postgres: Postgres) -> "Store":

@@ -258,6 +258,12 @@ def test_a_topic_is_made_filled_from_a_table_and_told(shell: Shell, api: httpx.C
     assert [(bad["line"], bad["column"]) for bad in refused["bad"]] == [(2, "topic"), (3, "topic"), (4, "user")]
     made = shell.answer("topics", "import", str(members), "--make", status=1)
     assert (made["added"], made["topicsMade"], made["badCount"]) == (2, 1, 1)
+    people.write_text("id,attributes.age:number,topics\ncrowd-1,41,crowd:1=head|crowd:3=elder\ncrowd-2,17,crowd:4\n")
+    with_topics = shell.answer("users", "import", str(people), status=1)
+    assert [(bad["line"], bad["column"]) for bad in with_topics["bad"]] == [(2, "topics"), (3, "topics")]
+    assert shell.answer("users", "import", str(people), "--make")["imported"] == 2
+    joined = shell.answer("topics", "members", "crowd:3")["data"]
+    assert [(each["userId"], each["roles"]) for each in joined] == [("crowd-1", ["elder"])]
     assert "head" in shell.run("topics", "members", "crowd:1").stdout
     assert [each["key"] for each in shell.answer("topics", "list", "--kind", "crowd")["data"]] == ["crowd:1"]
     told = shell.answer("send", "--topic", "crowd:1=head", "--channel", "IN_APP", "--message", "x")

@@ -18,9 +18,11 @@ from tocsin.actors.metrics import Gauges
 from tocsin.actors.route import route
 from tocsin.domain.delivery import Channel, Reason, Status
 from tocsin.domain.settings import Settings
+from tocsin.storage import bad_facts, testimony
+from tocsin.storage.by import By
 from tocsin.storage.flight_parts import Claim, Ending, OpenFlight, OpenStep
 from tocsin.storage.moments import ms_of
-from tocsin.storage.persist import store
+from tocsin.storage.persist import refuse, store
 
 pytestmark = pytest.mark.servers
 
@@ -405,6 +407,32 @@ async def test_a_fan_out_that_was_given_up_begins_again(served: Served) -> None:
     assert (await event_of(served, body["id"]))["status"] == "COMPLETED"
     await gave_up(served, f"e:{body['id']}", body["id"])
     assert await listed(served) == []
+
+
+async def test_what_is_known_of_people_who_are_not_stored_as_routed_is_not_done_again(served: Served) -> None:
+    """As after a loss of Redis, of which a process told what it had sent, and nobody whom it was for."""
+    body = await served.posted(recipients=[ASHA, BINA], channels=["SMS"], **NOW)
+    await gave_up(served, f"e:{body['id']}", body["id"])
+    sent = testimony.ended((notification_of(body, "asha"), 1, "SMS", 1), Status.SENT, {"provider": "twilio"}, AT_MS)
+    await served.store.facts.append([sent])
+    await served.stored()
+    assert (await replayed(served))["replayed"] == 1
+    await goes_on(served, body["id"], 0)
+    assert [claim.user for claim in await begun(served, Channel.SMS)] == ["bina"]
+    counts = (await event_of(served, body["id"]))["counts"]
+    assert (counts["notifications"], counts["sent"]) == (2, 1)
+
+
+async def test_what_postgres_refused_to_store_something_of_is_replayed_once_that_is_settled(served: Served) -> None:
+    body = await served.posted(recipients=[ASHA, BINA], channels=["SMS"], **NOW)
+    await gave_up(served, f"e:{body['id']}", body["id"])
+    names = body["id"], str(notification_of(await dead(served), "asha"))
+    for place, name in enumerate(names):
+        await served.store.postgres.call(refuse, f"1-{place}", [{"f": "strange", "n": name}], "nobody knows it")
+    done = await replayed(served)
+    assert (done["replayed"], done["busy"]) == (0, 2)
+    assert await served.store.postgres.call(bad_facts.forget, ["1-0", "1-1"], By("admin", "c1")) == 0
+    assert (await replayed(served))["replayed"] == 2
 
 
 async def test_an_event_of_which_something_is_in_motion_is_replayed_later(served: Served) -> None:

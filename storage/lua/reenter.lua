@@ -37,7 +37,8 @@ end
 local chunks = state[3] or '0'
 redis.call('HSET', key, 'content', ARGV[3], 'type', ARGV[4], 'mandatory', ARGV[5], 'size', int(#ARGV - 9),
   'cursor', '0', 'chunks', chunks, 'routed', chunks, 'given_up', '0', 'fanned', '0', 'whole', '0', 'before', ARGV[8],
-  'generation', int(generation), 'entry', int(generation) .. ':' .. now_text)
+  'generation', int(generation), 'entry', int(generation) .. ':' .. now_text,
+  'again', 'exact')
 redis.call('HDEL', key, 'failed', 'paused')
 local named, horizon = string.match(ARGV[9], '^(%d+)|(.*)$')
 if named then
