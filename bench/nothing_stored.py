@@ -1,7 +1,6 @@
 """The limit of accepting: the program's own endpoint, parsing, validating and authorising, over a store that keeps
 nothing. Run as a process by accept.py; takes the program's settings from the environment."""
 
-import gc
 import os
 from collections.abc import Sequence
 from typing import Any, cast
@@ -10,6 +9,7 @@ import uvicorn
 import uvloop
 from prometheus_client import CollectorRegistry
 
+from tocsin.cli.collecting import collect_seldom
 from tocsin.cli.logs import set_up
 from tocsin.domain.event import Event, Recipient
 from tocsin.domain.settings import load
@@ -41,8 +41,7 @@ def main() -> None:
         access_log=False,
         server_header=False,
     )
-    gc.collect()
-    gc.freeze()
+    collect_seldom()
     uvloop.run(uvicorn.Server(config).serve())
 
 

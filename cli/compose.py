@@ -4,7 +4,6 @@ HTTP stops first, then the clock and the actors, then the pools, then the server
 """
 
 import asyncio
-import gc
 import socket
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -25,6 +24,7 @@ from tocsin.channels.contract import Askable, BuildContext, Sender, rate_of
 from tocsin.channels.registry import build_senders, context_of
 from tocsin.channels.sandbox.sandbox import Sandbox
 from tocsin.cli.check_start import check_start
+from tocsin.cli.collecting import collect_seldom
 from tocsin.cli.credentials import with_credentials
 from tocsin.cli.listening import Server, address_of, listen
 from tocsin.cli.stopping import Stopping, Threads, leave
@@ -237,9 +237,7 @@ def run(settings: Settings, parts: Parts) -> None:
             stack.callback(sandbox.stop)
             settings = _in_sandbox(settings, sandbox, listening)
         settings = with_credentials(settings)
-        # What is there now stays; looking through it again and again would cost each request a tenth of its time.
-        gc.collect()
-        gc.freeze()
+        collect_seldom()
         uvloop.run(Process(settings, parts, sandbox, listening, signals, figures_at).run())
         signals.last(_SERVERS_END_S)
     leave()

@@ -1,14 +1,14 @@
 """The outermost layer of every request: its correlation id, its time, its metrics, and the answer to a defect."""
 
 import asyncio
+import os
 import re
 import time
-import uuid
+from collections.abc import Iterable
 from typing import Any, Final
 
 from loguru import logger
 from prometheus_client import CollectorRegistry, Counter, Histogram
-from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -20,12 +20,14 @@ HEADER: Final = "X-Request-ID"
 _ACCEPTABLE: Final = re.compile(r"[A-Za-z0-9._:@/+=-]{1,128}")
 _SLOW_S: Final = 1.0
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-_SAFETY: Final = {
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "X-Frame-Options": "DENY",
-    "Cache-Control": "no-store",
-}
+_HEADER: Final = HEADER.lower().encode()
+_SAFETY: Final = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-frame-options", b"DENY"),
+    (b"cache-control", b"no-store"),
+)
+"""Headers of every answer that has none of the name, as ASGI writes them."""
 
 
 class Measures:
@@ -98,12 +100,14 @@ class _Exchange:
         """Passes on what is answered, with our headers on its start."""
         if message["type"] == "http.response.start":
             self.started = True
-            headers = MutableHeaders(scope=message)
-            headers[HEADER] = self.cid
-            for name, value in _SAFETY.items():
-                headers.setdefault(name, value)
+            message["headers"] = self._headers(message.get("headers", ()))
             self._measure(int(message["status"]))
         await self._send(message)
+
+    def _headers(self, given: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+        kept = [each for each in given if each[0] != _HEADER]
+        there = {name for name, _ in kept}
+        return [*kept, (_HEADER, self.cid.encode()), *(each for each in _SAFETY if each[0] not in there)]
 
     def _measure(self, status: int) -> None:
         took_s = time.perf_counter() - self._began_s
@@ -116,4 +120,4 @@ class _Exchange:
 
 def _cid_of(request: Request) -> str:
     given = request.headers.get(HEADER, "")
-    return given if _ACCEPTABLE.fullmatch(given) else uuid.uuid4().hex
+    return given if _ACCEPTABLE.fullmatch(given) else os.urandom(16).hex()

@@ -101,6 +101,7 @@ class Endpoint:
 
 
 NOBODY: Final = Caller(Role.VIEWER, "", "nobody")
+_NO_QUERY: Final = NoQuery()
 
 
 async def answer(endpoint: Endpoint, context: Context, request: Request) -> Response:
@@ -152,7 +153,9 @@ def _authorise(endpoint: Endpoint, caller: Caller) -> None:
 
 def _query_of(endpoint: Endpoint, request: Request) -> Query:
     if endpoint.query is None:
-        return NoQuery()
+        return _NO_QUERY
+    if endpoint.query is NoQuery and not request.scope["query_string"]:
+        return _NO_QUERY
     given = request.query_params.multi_items()
     try:
         return endpoint.query.model_validate(dict(given))

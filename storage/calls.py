@@ -41,6 +41,7 @@ class Calls:
         queued_as = str(uuid.uuid4())
         message: Message[Any] = Message(
             queue_name=queue,
+            message_id=queued_as,
             actor_name=actor,
             args=arguments,
             kwargs={},

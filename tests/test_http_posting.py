@@ -1,13 +1,14 @@
 """Posting events over HTTP: what is taken, what is refused, and what is answered."""
 
 import asyncio
+import gc
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 import pytest
 
-from tests.served import ASHA, BINA, EVENT, SETTINGS, Served, problem_of, serving
+from tests.served import ADMIN_KEY, ASHA, BINA, EVENT, SETTINGS, Served, problem_of, serving
 from tocsin.domain.settings import Settings
 
 pytestmark = pytest.mark.servers
@@ -27,6 +28,33 @@ async def test_an_event_is_answered_in_the_shape_that_was_promised(served: Serve
     assert body["durability"] == "postgres"
     assert [each["recipientId"] for each in body["notifications"]] == ["asha", "bina"]
     assert len({each["id"] for each in body["notifications"]} | {body["id"]}) == 3
+
+
+async def test_a_request_leaves_nothing_for_the_garbage_collector(served: Served) -> None:
+    headers = {"authorization": f"Bearer {ADMIN_KEY}", "content-type": "application/json"}
+    raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+    said = json.dumps({**EVENT, "recipients": [ASHA]}).encode()
+
+    async def post() -> None:
+        """Without a client, for that makes garbage of its own."""
+        scope = {"type": "http", "method": "POST", "path": "/api/notifications", "query_string": b"", "headers": raw}
+        await served.app(scope, receive, send)
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": said, "more_body": False}
+
+    async def send(told: Mapping[str, Any]) -> None:
+        assert told.get("status", 202) == 202
+
+    await post()
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(10):
+            await post()
+        assert gc.collect() < 100, "the collector looks seldom (cli/collecting.py)"
+    finally:
+        gc.enable()
 
 
 async def refused(served: Served, status: int, code: str, **event: Any) -> dict[str, Any]:
