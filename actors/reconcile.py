@@ -17,7 +17,8 @@ from tocsin.actors.orphans import find_orphans
 from tocsin.actors.preflight import look_ahead
 from tocsin.actors.provider_check import check_providers
 from tocsin.actors.rounds import Round
-from tocsin.actors.stalled import find_leftovers, find_short, find_stalled
+from tocsin.actors.short import find_short
+from tocsin.actors.stalled import find_leftovers, find_stalled
 from tocsin.channels.contract import Sender
 from tocsin.domain.delivery import Channel, Reason
 from tocsin.domain.errors import Conflict

@@ -15,12 +15,13 @@ from tocsin.storage.scripts import MOST_ITEMS
 from tocsin.storage.store import Store
 
 
-async def reenter(store: Store, event: UUID, *, exact: bool) -> int:
+async def reenter(store: Store, event: UUID, *, exact: bool, walk: bool = True) -> int:
     """Enters the event with whom it has still to reach; answers how many were named, or 1 where only its audience is
     left to be looked through. `exact` False: they may have been reached, so what would start at once counts as begun
     by nobody knows whom. Nobody where Postgres refused to store something of it, or where somebody entered it
     meanwhile. Of one that was withdrawn nothing starts; where its people may have been reached it is left as it is, for
-    they would show as cancelled."""
+    they would show as cancelled. With `walk` False the people of its audience are not looked for: who is in it may have
+    joined since."""
     if await store.postgres.call(ledger.refused, [str(event)]):
         return 0
     found = await store.postgres.call(rows.stored_events, [event])
@@ -29,7 +30,8 @@ async def reenter(store: Store, event: UUID, *, exact: bool) -> int:
     stored = found[0]
     unrouted = await store.postgres.call(rows.unrouted, stored)
     people = await _not_in_motion(store, dict(unrouted.people))
-    if not people and not stored.walk:
+    following = stored.walk if walk else None
+    if not people and not following:
         return 0
     refilling = store.refilling()
     await refilling.mark_cancelled([event] if stored.cancelled else [])
@@ -38,7 +40,7 @@ async def reenter(store: Store, event: UUID, *, exact: bool) -> int:
     await refilling.mark_known(stored.event, [(each.notification, each.step) for each in unrouted.known])
     if not await store.motion.make_room(str(event), ended=not exact):
         return 0
-    await refilling.enter([Entering(stored.event, people, Again(unrouted.routed, exact, stored.walk))])
+    await refilling.enter([Entering(stored.event, people, Again(unrouted.routed, exact, following))])
     await refilling.keep_inline(stored.event, stored.recipients)
     return len(people) or 1
 

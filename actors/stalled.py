@@ -1,14 +1,13 @@
-"""Reconciliation of events: those that stand still (I2), and keys of them that nothing would remove (R6)."""
+"""Reconciliation of events: those that stand still (I2), and keys of them that nothing would remove (R6). What is to be
+said of those that are complete is in short.py."""
 
 from collections.abc import Sequence
 from typing import Final
-from uuid import UUID
 
 from tocsin.actors.reentering import reenter
 from tocsin.actors.rounds import Round
 from tocsin.domain.event import Event
 from tocsin.storage import queries
-from tocsin.storage.completed import completed
 from tocsin.storage.scripts import MOST_ITEMS
 
 _YOUNG_MS: Final = 10_000
@@ -19,10 +18,6 @@ _MOST_FLIGHTS: Final = 5_000
 """How many flights one run looks for that the index may not know; the walks from Postgres and along the index meet all
 others."""
 _CURSOR: Final = "keys"
-_COMPLETED: Final = "completed"
-_FIRST_LOOK_MS: Final = 86_400_000
-_COUNTED: Final = 20
-"""Events that are counted in one statement."""
 _OF_EVENTS: Final = frozenset({"event", "chunk", "recipients"})
 
 
@@ -64,35 +59,6 @@ async def _judge(events: Sequence[Event], round_: Round) -> None:
             # An event that never began has no notification yet, so that it is whole again with all its people.
             entered = await reenter(round_.store, event.id, exact=True) if round_.mend else 0
             round_.found("events", str(event.id), repaired=entered > 0)
-
-
-async def find_short(round_: Round) -> None:
-    """Counts the rows of events whose fan-out ended since the last run; of a few that ended lately before the first."""
-    now_ms = await round_.store.flights.now_ms()
-    if not await round_.caught_up():
-        return
-    at_ms, _, event = round_.place.cursors.get(_COMPLETED, "").partition(".")
-    after = (int(at_ms), event) if event else None
-    for _ in range(_MOST_EVENTS // _COUNTED):
-        page = await round_.store.postgres.call(completed, after, now_ms, now_ms - _FIRST_LOOK_MS, _COUNTED)
-        for each in page:
-            if each.missing > 0:
-                entered = await reenter(round_.store, UUID(each.event), exact=False) if round_.mend else 0
-                round_.found("unrouted", each.event, count=each.missing, repaired=entered > 0)
-        await _recount(round_, [UUID(each.event) for each in page])
-        if page:
-            after = page[-1].completed_ms, page[-1].event
-        if len(page) < _COUNTED or round_.is_over():
-            break
-    if after is not None:
-        round_.place.cursors[_COMPLETED] = f"{after[0]}.{after[1]}"
-
-
-async def _recount(round_: Round, events: Sequence[UUID]) -> None:
-    """Compares what is counted of events with their rows (storage/counting.py)."""
-    wrong = await round_.store.postgres.call(queries.miscounted, events, mend=round_.mend)
-    for event, count in wrong.items():
-        round_.found("miscounted", str(event), count=count, repaired=round_.mend)
 
 
 async def find_leftovers(round_: Round) -> None:

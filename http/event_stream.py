@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Final
@@ -25,12 +26,15 @@ from tocsin.http.endpoint import Call, Endpoint
 from tocsin.http.event_shapes import Counts, counts_shown
 from tocsin.http.shapes import Answer, Moment, NoQuery
 from tocsin.storage import queries
+from tocsin.storage.event_queries import EventRow
 from tocsin.storage.queries import EventAudit
 
 _MEDIA_TYPE: Final = "text/event-stream"
 _PING_S: Final = 15
 _COME_BACK_MS: Final = 2_000
 _LOOK_S: Final = 1.0
+_LATE_MS: Final = 600_000
+"""For how long after its fan-out people of an event who are missing are waited for."""
 _ENDED: Final = frozenset({EventStatus.COMPLETED, EventStatus.FAILED})
 
 
@@ -97,8 +101,17 @@ def _progress(found: EventAudit) -> Progress:
         cancelled_at=row.cancelled_ms,
         error=row.error,
         counts=counts,
-        final=status in _ENDED and counts.waiting == 0,
+        final=_is_final(row, counts),
     )
+
+
+def _is_final(row: EventRow, counts: Counts) -> bool:
+    """What was made and that all was made may be stored by different processes, one before the other. Who is missing
+    for long is for reconciliation, and is not waited for here."""
+    if row.status not in _ENDED or counts.waiting:
+        return False
+    since_ms = time.time_ns() // 1_000_000 - (row.completed_ms or 0)
+    return row.status != EventStatus.COMPLETED or not counts.missing or since_ms > _LATE_MS
 
 
 def _identity(told: Progress) -> str:

@@ -1,5 +1,6 @@
 """Events whose fan-out ended, each counted once against the recipients it should have. Run by Postgres.call."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
@@ -7,29 +8,28 @@ from uuid import UUID
 from tocsin.storage.database import cursor
 
 _PAGE: Final = """
-select event.id::text, (extract(epoch from event.completed_at) * 1000)::bigint, event.expected - counted.made
-from (
-  select id, completed_at, expected from events
-  where status = 'COMPLETED' and (completed_at, id) > (tocsin_time(%(after)s), %(id)s::uuid)
-    and completed_at <= tocsin_time(%(until)s) and expected is not null and accepted_at is not null
-  order by completed_at, id limit %(limit)s
-) as event
+select id, (extract(epoch from completed_at) * 1000)::bigint, expected from events
+where status = 'COMPLETED' and (completed_at, id) > (tocsin_time(%(after)s), %(id)s::uuid)
+  and completed_at <= tocsin_time(%(until)s) and expected is not null and accepted_at is not null
+order by completed_at, id limit %(limit)s
+"""
+_MADE: Final = """
+select wanted.id, counted.made from unnest(%s::uuid[]) as wanted (id)
 cross join lateral (
   select count(*) as made from notifications note
-  where note.id >= tocsin_first_id(event.id) and note.id <= tocsin_last_id(event.id)
-    and note.event_id = event.id and note.routed_at is not null
+  where note.id >= tocsin_first_id(wanted.id) and note.id <= tocsin_last_id(wanted.id)
+    and note.event_id = wanted.id and note.routed_at is not null
 ) as counted
-order by event.completed_at, event.id
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """An event, when its fan-out ended (ms), and how many of its notifications are not there."""
+    """An event, when its fan-out ended (ms), and how many notifications it should have."""
 
-    event: str
+    event: UUID
     completed_ms: int
-    missing: int
+    expected: int
 
 
 def completed(after: tuple[int, str] | None, until_ms: int, since_ms: int, limit: int) -> list[Completed]:
@@ -38,3 +38,10 @@ def completed(after: tuple[int, str] | None, until_ms: int, since_ms: int, limit
     with cursor() as query:
         query.execute(_PAGE, {"after": after_ms, "id": identifier, "until": until_ms, "limit": limit})
         return [Completed(*row) for row in query.fetchall()]
+
+
+def made(events: Sequence[UUID]) -> dict[UUID, int]:
+    """How many notifications of events are there, by the rows themselves."""
+    with cursor() as query:
+        query.execute(_MADE, (list(map(str, events)),))
+        return dict(query.fetchall())

@@ -90,6 +90,18 @@ def partitions(query: Any) -> list[Partition]:
     return sorted(found, key=lambda each: (each.table, each.is_default, each.start_ms))
 
 
+def known() -> list[Partition]:
+    """`partitions`, run by Postgres.call."""
+    with cursor() as query:
+        return partitions(query)
+
+
+def is_covered(found: Sequence[Partition], ms: int) -> bool:
+    """Whether each table has a partition for a time; where one has none, its rows may have been dropped."""
+    covering = {each.table for each in found if not each.is_default and each.start_ms <= ms < each.end_ms}
+    return covering == set(TABLES)
+
+
 def missing(known: Sequence[Partition], period: Period, now_ms: int) -> Iterator[tuple[str, Span]]:
     """The spans, by table, that there should be a partition for and is none."""
     for table in TABLES:

@@ -73,6 +73,23 @@ async def test_an_event_is_followed_until_nothing_more_is_to_go_out(served: Serv
     assert (await served.api.get(path, headers={"Last-Event-ID": told[-1][2]})).status_code == 204
 
 
+async def test_what_is_complete_is_not_final_before_all_its_people_are_stored(served: Served) -> None:
+    body = await served.routed(recipients=[ASHA], channels=["IN_APP"])
+    path = f"/api/events/{body['id']}/stream"
+    await served.store.postgres.call(ask, "update events set expected = 2")
+    async with opened(served, token=ADMIN_KEY, path=path) as page:
+        ((_, first, _),) = await page.told(lambda told: len(told) == 1)
+        assert (first["status"], first["counts"]["waiting"], first["counts"]["missing"]) == ("COMPLETED", 0, 1)
+        assert first["final"] is False
+        await served.store.postgres.call(ask, "update events set expected = 1")
+        assert (await page.told(lambda told: told[-1][1]["final"]))[-1][1]["counts"]["missing"] == 0
+    # Who is missing for long is not waited for.
+    await served.store.postgres.call(
+        ask, "update events set expected = 2, completed_at = completed_at - interval '1 hour'"
+    )
+    assert '"final":true' in (await served.api.get(path)).text
+
+
 async def test_only_what_is_there_is_followed_and_not_by_everybody(served: Served) -> None:
     path = f"/api/events/{MISSING}/stream"
     problem_of(await served.api.get(path), 404, "not_found")

@@ -10,8 +10,9 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from tests.scenes import an_event, people, routing
-from tests.stored import ask, draining
+from tests.stored import ask, draining, lent
 from tests.workbench import place_of
+from tocsin.actors import short
 from tocsin.actors.alerts import Alerts
 from tocsin.actors.fan_out import fan_out
 from tocsin.actors.missing import put_back
@@ -21,12 +22,15 @@ from tocsin.actors.reentering import reenter
 from tocsin.actors.route import route
 from tocsin.channels.contract import Sender
 from tocsin.domain import ids
+from tocsin.domain.audience import Audience
 from tocsin.domain.delivery import Channel, Status
 from tocsin.domain.event import Event
+from tocsin.domain.periods import Period
 from tocsin.domain.plan import Step
 from tocsin.domain.settings import Settings
-from tocsin.storage import ledger
+from tocsin.storage import dropping, ledger, partitions, queries, users
 from tocsin.storage.by import By
+from tocsin.storage.database import TooSlow, cursor
 from tocsin.storage.flight_parts import Claim, Ending
 from tocsin.storage.postgres import Postgres
 from tocsin.storage.reconciliations import Report
@@ -35,6 +39,7 @@ from tocsin.storage.store import Store
 pytestmark = pytest.mark.servers
 
 LEASE_MS = 60_000
+DAY_MS = 86_400_000
 SOON = Step(Channel.SMS, 0)
 LATER = Step(Channel.EMAIL, 3_600_000)
 FIFTY = [f"u{number}" for number in range(50)]
@@ -403,6 +408,64 @@ async def test_recipients_without_their_notification_are_made_up_for(scene: Scen
         assert len(await scene.claim()) == 40
         # The others may have been reached: what is not known is said, and SMS is held.
         assert await scene.statuses() == {"QUEUED": 40, "UNCERTAIN": 10}
+
+
+async def test_what_was_dropped_with_its_time_is_neither_made_up_for_nor_counted_anew(
+    scene: Scene, postgres_url: str
+) -> None:
+    at_ms = await scene.store.flights.now_ms() - 100 * DAY_MS
+    with lent(postgres_url), cursor() as query:
+        partitions.make_ahead(query, Period.DAY, at_ms)
+    event = an_event(Step(Channel.IN_APP, 0), id=ids.event_id(at_ms, bytes(10)), recipient_count=50)
+    async with scene.draining():
+        await scene.routed(event, *FIFTY)
+        await scene.store.caught_up()
+        await asyncio.to_thread(dropping.drop, postgres_url, at_ms + 2 * DAY_MS, "ops")
+        assert await scene.store.postgres.call(ask, "select from notifications") == []
+        report = await scene.run()
+    assert (report.in_sync, report.checks) == (True, {})
+    counted = await scene.store.postgres.call(queries.counts_of, [event.id])
+    assert counted[event.id].notifications == 50
+
+
+async def test_what_postgres_cannot_count_in_time_is_judged_by_its_counts(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_slow(*_: Any, **__: Any) -> Any:
+        raise TooSlow("Postgres is too busy for this (57014)")
+
+    monkeypatch.setattr(short, "made", too_slow)
+    monkeypatch.setattr(short.queries, "miscounted", too_slow)
+    monkeypatch.setattr(short, "_ROWS_AT_ONCE", 60)
+    async with scene.draining():
+        for _ in range(2):
+            await scene.routed(an_event(SOON, recipient_count=50), *FIFTY)
+        await scene.store.caught_up()
+        report = await scene.run()
+        assert (report.in_sync, report.not_judged) == (True, 4)
+        # It does not look at the same ones for ever.
+        assert (await scene.run()).not_judged == 0
+
+
+@pytest.mark.parametrize("later_ms", [0, 3_600_000])
+async def test_who_is_found_in_an_audience_long_after_may_have_joined_since(scene: Scene, later_ms: int) -> None:
+    event = an_event(Step(Channel.IN_APP, 0), recipient_count=None, audience=Audience(everyone=True))
+    async with scene.draining():
+        await scene.store.postgres.call(users.import_users, [{"id": "u1"}])
+        await scene.store.accept(event, people("u2"), None)
+        await fan_out(scene.store, str(event.id))
+        for chunk in range(2):
+            await route(scene.store, str(event.id), chunk)
+        await scene.store.caught_up()
+        (complete,) = await scene.store.postgres.call(ask, "select status, expected from events")
+        assert complete == ("COMPLETED", 2)
+        await scene.store.postgres.call(users.import_users, [{"id": "u3"}])
+        await scene.store.postgres.call(ask, "delete from notifications where user_id = 'u1'")
+        earlier = "update events set completed_at = completed_at - %s * interval '1 ms'"
+        await scene.store.postgres.call(ask, earlier, later_ms)
+        report = await scene.run()
+    check = report.checks["unrouted"]
+    assert (check.before, check.repaired) == ((1, 0) if later_ms else (1, 1))
 
 
 async def test_keys_that_nothing_would_remove_go_when_two_runs_agree(scene: Scene) -> None:

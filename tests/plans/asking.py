@@ -25,6 +25,7 @@ from tocsin.storage import (
     lives,
     look_ups,
     merging,
+    partitions,
     persist,
     provider_ledger,
     queries,
@@ -82,6 +83,8 @@ def _events() -> None:
     queries.given_inline([(event.id, "u1"), (known[0], "u2")])
     completed.completed(None, _now_ms(), _now_ms() - 3_600_000, 100)
     completed.completed((_now_ms() - 60_000, str(known[0])), _now_ms(), 0, 100)
+    completed.made(known[:20])
+    partitions.known()
     for mend in (False, True):
         counts.miscounted(known[1:20], mend=mend)
     counts.sum_up(50)
