@@ -32,6 +32,8 @@ _AGAIN_S: Final = 1.0
 _TESTIMONY_S: Final = 5.0
 _NOTICED_S: Final = 1.5
 """Within this every living process has noticed, and said that it is there: it looks once a second."""
+_CLOCKS_MS: Final = 2_000
+"""By how much the clocks of Redis and Postgres may differ."""
 _DRAIN_S: Final = 5.0
 _PAGE: Final = 2_000
 _DELIVERIES_A_PAGE: Final = 20_000
@@ -91,8 +93,8 @@ class Rebuilder:
             )
         return done
 
-    async def _prepared(self, coming: str) -> bool:
-        """Waits for testimony and until everything told is stored. True when nothing that was told is missing."""
+    async def _prepared(self, coming: str) -> lives.Heard:
+        """Waits for testimony and until everything told is stored."""
         began_s = time.monotonic()
         while True:
             heard = await self._store.postgres.call(lives.heard, coming)
@@ -103,19 +105,21 @@ class Rebuilder:
         while True:
             await self._persister.drain(_DRAIN_S)
             if await self._store.facts.drained(_DRAIN_S):
-                return not heard.missing and heard.complete
+                return heard
 
 
 class _Rebuild:
     """One rebuild, with what is counted of it."""
 
-    def __init__(self, store: Store, recall: Recall, coming: str, exact: bool, lease_ms: int) -> None:
+    def __init__(self, store: Store, recall: Recall, coming: str, heard: lives.Heard, lease_ms: int) -> None:
         self._store = store
         self._recall = recall
         self._coming = coming
         self._lost_ms = int(coming.split("-", maxsplit=1)[0])
-        self._exact = exact
-        self._resuming = Resuming(exact, self._lost_ms, lease_ms)
+        self._exact = heard.exact
+        self._doubt_ms = None if heard.exact else max(0, self._lost_ms - heard.stored_ms) + _CLOCKS_MS
+        """For how long before the loss what was told may be known to nobody."""
+        self._resuming = Resuming(heard.exact, self._lost_ms, lease_ms)
         self._counts: Counter[str] = Counter()
         self._entered: set[UUID] = set()
         self._kept: set[UUID] = set()
@@ -180,7 +184,7 @@ class _Rebuild:
             found = await self._store.postgres.call(rows.unrouted, each)
             await self._put_back_known(each, found)
             people = list(found.people.values())
-            again = Again(found.routed, self._exact, each.walk)
+            again = Again(found.routed, self._doubt_ms, each.walk)
             await self._recall.enter([Entering(each.event, people, again)])
             await self._recall.keep_inline(each.event, each.recipients)
             self._entered.add(each.event.id)

@@ -40,7 +40,8 @@ async def reenter(store: Store, event: UUID, *, exact: bool, walk: bool = True) 
     await refilling.mark_known(stored.event, [(each.notification, each.step) for each in unrouted.known])
     if not await store.motion.make_room(str(event), ended=not exact):
         return 0
-    await refilling.enter([Entering(stored.event, people, Again(unrouted.routed, exact, following))])
+    again = Again(unrouted.routed, None if exact else 0, following)
+    await refilling.enter([Entering(stored.event, people, again)])
     await refilling.keep_inline(stored.event, stored.recipients)
     return len(people) or 1
 

@@ -59,7 +59,9 @@ MEANING: Final[Mapping[Status, str]] = {
 RANK: Final[Mapping[Status, int]] = {status: rank for rank, status in enumerate(MEANING)}
 """The order in which the statuses of one attempt supersede each other."""
 
-OPEN: Final = frozenset({Status.SCHEDULED, Status.QUEUED, Status.RETRYING, Status.SENDING})
+WAITING: Final = frozenset({Status.SCHEDULED, Status.QUEUED, Status.RETRYING})
+
+OPEN: Final = WAITING | {Status.SENDING}
 
 
 class Reason(StrEnum):
@@ -125,10 +127,17 @@ def shown_attempt(history: History) -> tuple[int, Status]:
     """The attempt that a delivery shows and where that attempt stands.
 
     Of all attempts it is the greatest by (evidence, number), where delivered counts 3, sent 2, open or uncertain 1 and
-    the rest 0: an uncertain first attempt whose receipt comes late beats a second one that failed.
+    the rest 0: an uncertain first attempt whose receipt comes late beats a second one that failed. An attempt that
+    waits though there is a later one has ended, only nobody can tell how any more: it counts 0.
     """
     standing = standings(history)
-    number = max(standing, key=lambda attempt: (evidence(standing[attempt]), attempt))
+    last = max(standing)
+
+    def weight(attempt: int) -> tuple[int, int]:
+        status = standing[attempt]
+        return 0 if attempt < last and status in WAITING else evidence(status), attempt
+
+    number = max(standing, key=weight)
     return number, standing[number]
 
 

@@ -131,11 +131,12 @@ class Ending:
 
 @dataclass(frozen=True, slots=True)
 class Again:
-    """An event that was on its way when Redis was lost: how many of its notifications were made before, and whether it
-    is known (`exact`) that what Postgres does not know of was not sent; and how its audience goes on."""
+    """An event that was on its way when Redis was lost: how many of its notifications were made before, and how its
+    audience goes on. `doubt_ms` is None where it is known that what Postgres does not know of was not sent; else what
+    could have started within so long of being routed may have been."""
 
     routed: int
-    exact: bool
+    doubt_ms: int | None
     walk: Walk | None = None
 
 

@@ -74,7 +74,7 @@ class Flights:
         content = event.model_dump_json()
         walk = again.walk if again else Walk(len(recipients)) if event.audience else None
         whole = "1" if len(recipients) == (walk.named if walk else event.recipient_count) else "0"
-        anew = f"{again.routed}|{'exact' if again.exact else 'doubt'}" if again else ""
+        anew = f"{again.routed}|{_certainty(again)}" if again else ""
         given = (event.id, content, event.type, mandatory, _GUARD_MS, told_later, whole, anew, text_of_walk(walk))
         return Step("accept", (*given, *people))
 
@@ -273,6 +273,11 @@ class Flights:
 
     def _listing(self) -> tuple[str, str, str]:
         return self._inbox.prefix, "1" if self._inbox.cached else "0", str(self._inbox.ttl_ms)
+
+
+def _certainty(again: Again) -> str:
+    """What route.lua is told of an event that goes on."""
+    return "exact" if again.doubt_ms is None else f"doubt:{again.doubt_ms}"
 
 
 def _token() -> str:

@@ -45,7 +45,8 @@ set seen_at = now(), testified = excluded.testified, complete = excluded.complet
 """
 
 _HEARD: Final = f"""
-select count(*) filter (where testified is distinct from %s), coalesce(bool_and(complete), true)
+select count(*) filter (where testified is distinct from %s), coalesce(bool_and(complete), true),
+  coalesce((select (extract(epoch from max(drained_at)) * 1000)::bigint from witnesses), 0)
 from witnesses cross join witness_rounds as latest
 where testified = %s or round > latest.number - {_SILENT_ROUNDS}
 """  # noqa: S608  # made of constants
@@ -66,10 +67,17 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """How many witnesses have not testified, and whether those that have could tell everything."""
+    """How many witnesses have not testified, and whether those that have could tell everything; and up to when all that
+    was told is stored, in ms."""
 
     missing: int
     complete: bool
+    stored_ms: int
+
+    @property
+    def exact(self) -> bool:
+        """Whether nothing that was told is missing."""
+        return not self.missing and self.complete
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,18 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from tocsin.domain.delivery import RANK, History, Status, canonical, evidence, key, merge, parse_key, shown_attempt
+from tocsin.domain.delivery import (
+    RANK,
+    WAITING,
+    History,
+    Status,
+    canonical,
+    evidence,
+    key,
+    merge,
+    parse_key,
+    shown_attempt,
+)
 from tocsin.domain.event import EventStatus
 from tocsin.domain.shown import ShownDelivery, shown
 from tocsin.storage.moments import ms_of
@@ -79,8 +90,17 @@ def test_the_shown_attempt_is_the_one_with_the_most_evidence(history: History) -
         attempt, told, _ = parse_key(place)
         standing.setdefault(attempt, []).append(told)
     best = {attempt: max(told, key=RANK.__getitem__) for attempt, told in standing.items()}
+    # What waits though there is a later attempt speaks for nothing.
+    spoken = {
+        attempt: 0 if attempt < max(best) and told in WAITING else evidence(told) for attempt, told in best.items()
+    }
     assert best[number] is status
-    assert all((evidence(status), number) >= (evidence(other), attempt) for attempt, other in best.items())
+    assert all((spoken[number], number) >= (speaks, attempt) for attempt, speaks in spoken.items())
+
+
+def test_an_attempt_whose_end_nobody_knows_any_more_does_not_wait_behind_a_later_one() -> None:
+    told = shown({key(1, Status.QUEUED): {"at": 1}, key(2, Status.FAILED): {"at": 2, "code": "550"}})
+    assert (told.status, told.error_code) == (Status.FAILED, "550")
 
 
 def test_a_late_receipt_for_an_uncertain_attempt_wins_over_a_failed_second_one() -> None:

@@ -195,6 +195,34 @@ async def test_one_that_a_dead_process_may_have_begun_is_uncertain_and_the_chann
     assert reason == ("redis_lost",)
 
 
+@pytest.mark.parametrize("since", ["", "read", "withdrawn"])
+async def test_what_may_have_begun_since_anything_was_stored_is_uncertain_and_what_may_not_waits(
+    process: Process, other: Process, since: str
+) -> None:
+    """Routed, and who knows what else, while Postgres was away, by a process that died; then Redis was emptied."""
+    event = an_event_of(IN_APP, Step(Channel.EMAIL, 0), Step(Channel.SMS, 5_000), Step(Channel.EMAIL, 60_000))
+    await process.accept(event, "u1")
+    await process.stored()
+    await process.ask("update witnesses set drained_at = now() - interval '20 seconds'")
+    await other.route_all(event)
+    note = ids.notification_id(event.id, "u1")
+    if since == "read":
+        await process.store.read("u1", [note])
+    elif since == "withdrawn":
+        await process.store.stops.withdraw([event.id], "changed plans", "editor", 1)
+    await process.flush()
+    assert await process.rebuilt()  # the other one does not say a word
+    await process.route_all(event)
+    again = [each for channel in (Channel.EMAIL, Channel.SMS) for each in await process.claim(channel, resend=True)]
+    assert [each.attempt for each in again] == ([] if since else [2, 2])
+    await process.stored()
+    told = await process.ask("select channel, status, history ? '1:UNCERTAIN' from deliveries order by step")
+    ends = "UNCERTAIN" if since else "RETRYING"
+    waits = "CANCELLED" if since else "SCHEDULED"
+    assert told == [("IN_APP", "DELIVERED" if since != "withdrawn" else "CANCELLED", False), ("EMAIL", ends, True),
+        ("SMS", ends, True), ("EMAIL", waits, False)]  # fmt: skip
+
+
 async def test_a_send_under_way_ends_as_its_sender_says(process: Process) -> None:
     event = an_event_of(SMS_NOW)
     await process.accept(event, "u1")
@@ -361,11 +389,11 @@ async def test_people_that_were_looked_up_before_a_rebuild_are_not_routed_after_
     event = an_event(SMS_NOW, recipient_count=150)
     await store.accept(event, people(*users), None)
     await fan_out(store, str(event.id))
-    look_up = store.contacts_of
+    look_up = store.people.contacts_of
 
     async def slowly(wanted: Sequence[Recipient]) -> dict[str, Contact]:
         """Meanwhile another process routes them, and Redis is emptied and rebuilt."""
-        monkeypatch.setattr(store, "contacts_of", look_up)
+        monkeypatch.setattr(store.people, "contacts_of", look_up)
         found = await look_up(wanted)
         await route(store, str(event.id), 0)
         await process.stored()
@@ -374,7 +402,7 @@ async def test_people_that_were_looked_up_before_a_rebuild_are_not_routed_after_
         await fan_out(store, str(event.id))
         return found
 
-    monkeypatch.setattr(store, "contacts_of", slowly)
+    monkeypatch.setattr(store.people, "contacts_of", slowly)
     await route(store, str(event.id), 0)
     await route(store, str(event.id), 0)
     claims = [*await process.claim(), *await process.claim()]

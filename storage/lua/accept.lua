@@ -1,7 +1,7 @@
 -- Takes an event in: its content, its recipients, its place in `due`, and its fact where Postgres has it not yet.
 -- ARGV: namespace, event, content, type, mandatory, guard_ms, fact or '', 1 when these are all recipients, again,
 --       audience, then the recipients as JSON. Where they are all, what Redis does not know as given inline was not.
---       `again` is '', or after a loss "<how many were routed before>|<'exact' or 'doubt'>" (route.lua); `audience` is ''
+--       `again` is '', or after a loss "<how many were routed before>|<'exact' or 'doubt:<ms>'>" (route.lua); `audience` is ''
 --       for an event that has none, else "<how many recipients were named>|<horizon>" (fan_out.lua).
 -- Answers 1, or 0 when the event is there already (this call was sent before); one that has fallen out of `due` is
 -- entered there again.

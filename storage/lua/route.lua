@@ -23,8 +23,10 @@ local withdrawn = is_cancelled(event)
 -- Whether some of its notifications may have been withdrawn alone (withdraw.lua, stop.lua).
 local partly = is_any_stopped() or redis.call('EXISTS', ns .. ':cancelled:' .. event .. ':partly') == 1
 -- An event that was on its way when Redis was lost: what is known of its deliveries is in motion already, or done; and
--- where it is not known whether others were ('doubt'), what would start now counts as begun by nobody knows whom.
+-- where it is not known whether others were ('doubt:<ms>'), what could have started within so many ms of being routed
+-- counts as begun by nobody knows whom, whatever was read or withdrawn since.
 local again = state[1]
+local doubt_ms = tonumber(string.match(again or '', '^doubt:(%d+)$'))
 
 local function take_plan(position)
   local steps = {}
@@ -38,10 +40,16 @@ local function take_plan(position)
   return steps, position + #steps * 4 + 1
 end
 
+local function may_have_begun(step)
+  return doubt_ms and step.channel ~= 'IN_APP' and step.reason == '' and step.after <= doubt_ms
+end
+
 -- Where a step stands from the beginning: its status, and the reason where it has one.
 local function begin_step(step, kind)
   if step.reason ~= '' then
     return 'SUPPRESSED', step.reason
+  elseif may_have_begun(step) then
+    return step.after == 0 and 'QUEUED' or 'SCHEDULED'
   elseif kind == 'withdrawn' then
     return 'CANCELLED', 'cancelled'
   elseif step.channel == 'IN_APP' and step.after == 0 then
@@ -53,10 +61,12 @@ local function begin_step(step, kind)
 end
 
 local function open_step(step, status)
-  local begun = again == 'doubt' and status == 'QUEUED'
+  if may_have_begun(step) then
+    return { number = step.number, channel = step.channel, status = 'G', attempt = 1, time = now, token = LOST }
+  end
   return {
-    number = step.number, channel = step.channel, status = begun and 'G' or status == 'QUEUED' and 'Q' or 'W',
-    attempt = 1, time = now + step.after, token = begun and LOST or '',
+    number = step.number, channel = step.channel, status = status == 'QUEUED' and 'Q' or 'W', attempt = 1,
+    time = now + step.after, token = '',
   }
 end
 
@@ -99,7 +109,7 @@ local ready, due, indexed = {}, {}, {}
 
 local function rejoin_flight(id, user, course)
   local flight = load_flight(id)
-    or { id = id, user = user, event = event, critical = critical, read = 0, steps = {} }
+    or { id = id, user = user, event = event, critical = critical, read = tonumber(read_mark(id) or 0), steps = {} }
   for _, step in ipairs(course.open) do
     if redis.call('HEXISTS', ns .. ':known:' .. event, id .. ':' .. int(step.number)) == 0 then
       table.insert(flight.steps, step)

@@ -152,14 +152,18 @@ def one_at_a_time(evidence: Evidence, check: Check) -> None:
     check.looked_at = len(brought)
     for (delivery, attempt, _), count in brought.items():
         if count > 1:
-            check.wrong.append((delivery, f"attempt {attempt} was brought to the provider {count} times"))
+            told = f"attempt {attempt} was brought to the provider {count} times"
+            (check.apart if _is_owned_up_to(evidence, delivery, attempt) else check.wrong).append((delivery, told))
     for delivery_row in evidence.deliveries.values():
         for attempt in delivery_row.attempts[1:]:
             began = delivery_row.at(attempt, "SENDING")
             ended = [delivery_row.at(attempt - 1, status) for status in ("UNCERTAIN", "FAILED", "DEAD", "SENT")]
             over = [time for time in ended if time is not None]
             if began is not None and (not over or min(over) > began):
-                check.wrong.append((delivery_row.id, f"attempt {attempt} began before attempt {attempt - 1} had ended"))
+                before = [call for call in evidence.calls_of(delivery_row.id) if call.attempt == attempt - 1]
+                lost = not over and any(map(evidence.told_to_the_dead, before))
+                told = f"attempt {attempt} began before attempt {attempt - 1} had ended"
+                (check.apart if lost else check.wrong).append((delivery_row.id, told))
 
 
 @rule("invariants", "I5 nothing was claimed after an answered read")
@@ -215,7 +219,11 @@ def one_message(evidence: Evidence, check: Check) -> None:
         for taken in by_device.values():
             check.looked_at += 1
             earlier = sorted(call.attempt for call in taken)[:-1]
-            unexplained = [number for number in earlier if number not in delivery.uncertain]
+            unexplained = [
+                number
+                for number in earlier
+                if number not in delivery.uncertain and not _is_owned_up_to(evidence, delivery.id, number)
+            ]
             if unexplained or (earlier and delivery.channel not in RESENT):
                 check.wrong.append(
                     (delivery.id, f"taken {len(taken)} times, in attempts {sorted(c.attempt for c in taken)}")
@@ -235,7 +243,8 @@ def journeys_tell(evidence: Evidence, check: Check) -> None:
         elif not any(
             delivery.at(call.attempt, status) for status in ("SENDING", "UNCERTAIN", *TAKEN, "FAILED", "DEAD")
         ):
-            check.wrong.append((delivery.id, f"attempt {call.attempt} reached the provider and is not in the journey"))
+            told = f"attempt {call.attempt} reached the provider and is not in the journey"
+            (check.apart if evidence.told_to_the_dead(call) else check.wrong).append((delivery.id, told))
 
 
 @rule("providers", "none to somebody who had switched the channel off")
@@ -265,7 +274,9 @@ def statuses_agree(evidence: Evidence, check: Check) -> None:
         if delivery.status in TAKEN and not taken:
             check.wrong.append((delivery.id, f"{delivery.status}, and the provider took none"))
         elif delivery.status in NOT_TAKEN and taken:
-            check.wrong.append((delivery.id, f"{delivery.status}, and the provider took {len(taken)}"))
+            lost = _is_lost(evidence, delivery)
+            told = f"{delivery.status}, and the provider took {len(taken)}"
+            (check.apart if lost else check.wrong).append((delivery.id, told))
         elif delivery.status in TAKEN and delivery.provider_id not in {call.provider_id for call in taken}:
             check.wrong.append((delivery.id, f"its provider id {delivery.provider_id} is none of the provider's"))
 
@@ -292,7 +303,10 @@ def sums_agree(evidence: Evidence, check: Check) -> None:
         ours = sum(delivery.status in TAKEN for delivery in rows)
         unknown = sum(delivery.status == "UNCERTAIN" and delivery.id in taken for delivery in rows)
         theirs = len(taken & {delivery.id for delivery in rows})
-        if ours + unknown != theirs:
+        lost = sum(
+            delivery.status in NOT_TAKEN and delivery.id in taken for delivery in rows if _is_lost(evidence, delivery)
+        )
+        if ours + unknown + lost != theirs:
             check.wrong.append(("", f"{channel}: {ours} sent and {unknown} uncertain here, {theirs} taken there"))
     for event, (counts, stored) in evidence.api_counts.items():
         check.looked_at += 1
@@ -344,6 +358,23 @@ def _steps_in_flight(flights: Mapping[str, str]) -> Iterator[tuple[str, tuple[st
         for step in text.split("|", 4)[-1].split(";"):
             number, _, letter, _, time, *_ = step.split(",")
             yield f"{notification}:{number}", (notification, letter, int(time))
+
+
+def _is_lost(evidence: Evidence, delivery: Delivery) -> bool:
+    """Whether nobody can know any more that a provider took it."""
+    taken = [call for call in evidence.calls_of(delivery.id) if call.accepted_ms is not None]
+    return all(map(evidence.told_to_the_dead, taken))
+
+
+def _is_owned_up_to(evidence: Evidence, delivery: str, attempt: int) -> bool:
+    """Whether the journey says that what became of this attempt, or of one before it, was lost with Redis, and nobody
+    could say more: then attempts are counted on from there."""
+    row = evidence.deliveries.get(delivery)
+    if row is None:
+        return False
+    doubts = [int(place.split(":")[0]) for place, fact in row.history.items() if fact.get("reason") == "redis_lost"]
+    calls = [call for call in evidence.calls_of(delivery) if call.attempt == attempt]
+    return any(number <= attempt for number in doubts) and any(map(evidence.told_to_the_dead, calls))
 
 
 def _may_be_lost(evidence: Evidence, delivery: str) -> bool:

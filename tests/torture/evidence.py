@@ -124,6 +124,18 @@ class Evidence:
             since <= at_ms <= until + 5_000 and emptied_ms <= until + 20_000 for since, until in self.postgres_away
         )
 
+    def told_to_the_dead(self, call: Call) -> bool:
+        """Whether nobody can know of a call by its end: Redis alone was told of it, with Postgres away, then it was
+        emptied; and a process that may have made the call was killed before it could say so."""
+        emptied_ms = self.emptied_after(call.at_ms)
+        return self.only_in_redis(call.at_ms) and any(
+            fault.kind in _KILLS and emptied_ms is not None and call.at_ms <= fault.at_ms <= emptied_ms + _TESTIFIED_MS
+            for fault in self.ledger.faults
+        )
+
+
+_KILLS = ("kill_actors", "stop_actors")
+_TESTIFIED_MS = 8_000
 
 _GONE = -2
 """What PTTL says of a key that is there no more: it went while others were looked at."""

@@ -298,3 +298,42 @@ def test_a_seed_repeats_the_schedule() -> None:
     assert once != schedule(8, asked.seconds, asked.fault_every_s, asked.without)
     assert len(once) >= 200
     assert {each.kind for each in once} == set(WEIGHTS)
+
+
+JOURNEY = "every message belongs to an attempt that the journey tells"
+ONE = "one message a delivery, or more only where the journey says uncertain and it is sent again"
+
+
+def lost_with_its_process(*faults: Fault) -> Evidence:
+    """The mail's first attempt was told to Redis while Postgres was away, and Redis was emptied; what is known since is
+    that nobody knows. Its second and third went out, one in each life of Redis, as attempt 2."""
+    evidence = the_truth()
+    evidence.postgres_away = [(BEGAN - 1_000, BEGAN + 8_000)]
+    evidence.ledger.faults += [Fault("empty_redis", "redis", BEGAN + 8_000, BEGAN + 8_100), *faults]
+    evidence.ledger.calls.append(Call("EMAIL", MAIL, 2, "a@b.test", BEGAN + 20_000, BEGAN + 20_000, "yes", "m3"))
+    history: History = {
+        "1:QUEUED": {"at": BEGAN + 19_000},
+        "1:UNCERTAIN": {"at": BEGAN + 19_000, "reason": "redis_lost"},
+        "2:SENDING": {"at": BEGAN + 20_000},
+        "2:SENT": {"at": BEGAN + 20_010, "provider_id": "m3"},
+    }
+    row(evidence, MAIL, history=history, provider_id="m3")
+    return evidence
+
+
+def test_what_only_a_killed_process_could_have_told_is_counted_apart() -> None:
+    killed = lost_with_its_process(Fault("kill_actors", "actors1", BEGAN + 6_000, BEGAN + 7_000))
+    found = check_one(killed, ONE)
+    assert (found.wrong, len(found.apart)) == ([], 1)
+    assert check_one(lost_with_its_process(), ONE).wrong
+    for evidence in (killed, lost_with_its_process()):
+        row(evidence, SMS, history={"1:QUEUED": {"at": BEGAN - 10}})
+    assert not check_one(killed, JOURNEY).wrong
+    assert check_one(killed, JOURNEY).apart
+
+
+def test_a_message_that_a_living_process_must_have_told_of_is_wrong() -> None:
+    evidence = lost_with_its_process(Fault("kill_actors", "actors1", BEGAN - 6_000, BEGAN - 5_000))
+    row(evidence, SMS, history={"1:QUEUED": {"at": BEGAN - 10}})
+    assert check_one(evidence, JOURNEY).wrong
+    assert check_one(evidence, ONE).wrong
