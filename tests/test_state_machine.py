@@ -8,8 +8,8 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
-from uuid import UUID
+from typing import Any, TypeVar, cast
+from uuid import UUID, uuid4
 
 import fakeredis
 import pytest
@@ -24,9 +24,12 @@ from tocsin.domain import ids
 from tocsin.domain.delivery import OPEN, RANK, Channel, History, Reason, Status, merge, parse_key, shown_attempt
 from tocsin.domain.event import Event
 from tocsin.domain.plan import Priority, Step
+from tocsin.storage.cancellations import Cancellation, Wanted
 from tocsin.storage.flight_parts import Claim, Ending, OpenFlight, OpenStep
 from tocsin.storage.gathered import gather
+from tocsin.storage.people import People
 from tocsin.storage.scripts import Scripts
+from tocsin.storage.stops import Stops
 
 T = TypeVar("T")
 
@@ -51,8 +54,8 @@ HAPPENINGS = tuple(
     for name, often in {
         "post": 3, "fan_out": 2, "route": 2, "look_and_claim": 8, "begin": 8, "call_the_provider": 6,
         "record_that_it_was_sent": 3, "record_that_nobody_knows": 2, "record_that_it_was_refused": 3, "read": 1,
-        "cancel": 1, "lose_the_answer_of_a_beginning": 2, "release": 2, "time_goes_by": 6, "send_a_script_again": 6,
-        "lose_a_flight_and_restore_it": 2,
+        "cancel": 1, "cancel_by_filter": 1, "lose_the_answer_of_a_beginning": 2, "release": 2, "time_goes_by": 6,
+        "send_a_script_again": 6, "lose_a_flight_and_restore_it": 2,
     }.items()
     for _ in range(often)
 )  # fmt: skip
@@ -100,6 +103,8 @@ class Machine(RuleBasedStateMachine):
         self.bench = Bench(self.connected())
         self.scripts = Noting(self.bench)
         self.bench.run_by(self.scripts)
+        no_postgres = People(self.bench.flights, self.bench.profiles, cast(Any, None))
+        self.stops = Stops(self.bench.client, self.bench.keys, self.scripts, self.bench.flights, no_postgres)
         self.world = World()
         self.random = random.Random(1)
 
@@ -160,6 +165,16 @@ class Machine(RuleBasedStateMachine):
         notes = [note for known, _, note in self.notes() if known is event]
         self.do(self.bench.flights.withdraw(event.id, None, notes if whole else []))
         self.world.quiet |= set(notes)
+
+    def cancel_by_filter(self, place: int, alone: bool) -> None:
+        """All that began up to an event, or one person's part of it."""
+        event, user, _ = _pick(self.notes(), place)
+        began_ms = ids.start_ms(event.id)
+        wanted = Wanted(type=event.type, user=user if alone else None, to_ms=began_ms + 1)
+        self.do(self.stops.begin(Cancellation(uuid4(), 1, "ops", "c1", "wrong", wanted)))
+        found = [note for known, whose, note in self.notes() if ids.start_ms(known.id) <= began_ms and whose == user]
+        whole = [note for known, _, note in self.notes() if ids.start_ms(known.id) <= began_ms]
+        self.world.quiet |= set(found if alone else whole)
 
     # What actors do. A message that is doubled, lost or late is one of these calls made twice, never or late.
 
