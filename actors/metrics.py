@@ -75,65 +75,28 @@ class Gauges:
         providers: Mapping[Channel, str],
         rates: Mapping[Channel, Rate] | None = None,
     ) -> None:
+        def gauge(name: str, what: str, *labels: str) -> Gauge:
+            return Gauge(f"tocsin_{name}", what, labels, registry=registry)
+
+        self._providers = providers
         self._limited = [(channel, providers[channel], rate) for channel, rate in (rates or {}).items()]
-        self._rate = Gauge(
-            "tocsin_rate_limit",
-            "Messages a second that a provider is given, where that is set",
-            ["channel", "provider"],
-            registry=registry,
-        )
-        self._tokens = Gauge(
-            "tocsin_rate_tokens",
-            "Messages that may begin now by that; 0 while it is what holds them up",
-            ["channel", "provider"],
-            registry=registry,
-        )
+        carrier = ("channel", "provider")
+        self._rate = gauge("rate_limit", "Messages a second that a provider is given, where that is set", *carrier)
+        self._tokens = gauge("rate_tokens", "Messages that may begin now by that; 0 while it holds them up", *carrier)
+        self._breakers = gauge("breaker_open", "1 while a provider that is down rests or is on trial", *carrier)
+        self._facts = gauge("facts_waiting", "Journal entries that Postgres does not have yet")
+        self._facts_bytes = gauge("facts_bytes", "What the journal holds that Postgres has not heard of")
+        self._facts_age = gauge("facts_oldest_seconds", "Age of the oldest waiting journal entry")
+        self._stopped = gauge("work_stopped", "1 while Redis or the journal is too full for this work", "work")
+        self._due = gauge("due", "Entries of the time index: steps to start, events and chunks")
+        self._waiting = gauge("deliveries_open", "Deliveries started and not final", "channel")
+        self._late = gauge("deliveries_oldest_ready_seconds", "Age of the oldest that may start", "channel")
+        self._memory = gauge("redis_memory_bytes", "Memory that Redis uses")
+        self._processes = gauge("actor_processes", "Processes that run actors")
+        self._dead = gauge("dead_letters", "Dead letters that nobody replayed or discarded, up to 100,000")
+        self._held = gauge("deliveries_held", "Deliveries that somebody has to settle, up to 100,000")
         for channel, provider, rate in self._limited:
             self._rate.labels(channel, provider).set(rate.per_s)
-        self._facts = Gauge(
-            "tocsin_facts_waiting", "Journal entries that Postgres does not have yet", registry=registry
-        )
-        self._facts_bytes = Gauge(
-            "tocsin_facts_bytes", "What the journal holds that Postgres has not heard of", registry=registry
-        )
-        self._stopped = Gauge(
-            "tocsin_work_stopped",
-            "1 while Redis is too full or the journal too long for this kind of work",
-            ["work"],
-            registry=registry,
-        )
-        self._facts_age = Gauge(
-            "tocsin_facts_oldest_seconds", "Age of the oldest waiting journal entry", registry=registry
-        )
-        self._due = Gauge(
-            "tocsin_due", "Entries of the time index: steps to start, events and chunks", registry=registry
-        )
-        self._waiting = Gauge(
-            "tocsin_deliveries_open", "Deliveries started and not final", ["channel"], registry=registry
-        )
-        self._late = Gauge(
-            "tocsin_deliveries_oldest_ready_seconds",
-            "Age of the oldest delivery that may start",
-            ["channel"],
-            registry=registry,
-        )
-        self._memory = Gauge("tocsin_redis_memory_bytes", "Memory that Redis uses", registry=registry)
-        self._processes = Gauge("tocsin_actor_processes", "Processes that run actors", registry=registry)
-        self._dead = Gauge(
-            "tocsin_dead_letters", "Dead letters that nobody replayed or discarded, up to 100,000", registry=registry
-        )
-        self._held = Gauge(
-            "tocsin_deliveries_held",
-            "Deliveries that somebody has to settle, up to 100,000",
-            registry=registry,
-        )
-        self._breakers = Gauge(
-            "tocsin_breaker_open",
-            "1 while a provider that is down rests or is on trial",
-            ["channel", "provider"],
-            registry=registry,
-        )
-        self._providers = providers
 
     async def refresh(self, store: Store) -> None:
         """Asks Redis. Raises RedisAway."""

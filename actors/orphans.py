@@ -11,7 +11,8 @@ from tocsin.actors.rounds import Round
 from tocsin.domain import ids
 from tocsin.storage import ledger
 from tocsin.storage.bridge import from_thread
-from tocsin.storage.motion import Dropping, SeenFlight, SeenStep, step_of
+from tocsin.storage.flight_parts import SeenFlight, SeenStep
+from tocsin.storage.motion import Dropping, step_of
 from tocsin.storage.scripts import MOST_ITEMS
 from tocsin.storage.transactions import in_transaction
 

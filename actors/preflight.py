@@ -11,7 +11,7 @@ from tocsin.domain.delivery import Channel, Reason
 from tocsin.domain.event import Contact, Event
 from tocsin.domain.preferences import allows
 from tocsin.storage import ledger
-from tocsin.storage.motion import SeenFlight, SeenStep
+from tocsin.storage.flight_parts import SeenFlight, SeenStep
 from tocsin.storage.scripts import MOST_ITEMS
 from tocsin.storage.store import Store
 

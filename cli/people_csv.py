@@ -11,9 +11,9 @@ from typing import Any, Final
 
 from tocsin.cli.csv_rows import BadLine, NotATable, Row, read_rows
 from tocsin.domain.addresses import USER_ID, known_timezone, normal_email, normal_phone
+from tocsin.domain.attributes import GREATEST, is_name
 from tocsin.domain.audience import fit_roles, fit_topic_key
 from tocsin.domain.errors import InvalidInput
-from tocsin.domain.filters import GREATEST, is_name
 
 COLUMNS: Final = ("id", "email", "phone", "name", "locale", "timezone", "active", "topics", "attributes")
 _ATTRIBUTE: Final = "attributes."

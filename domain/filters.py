@@ -16,21 +16,19 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final
 
+from tocsin.domain.attributes import (
+    LONGEST_NAME,
+    MOST_VALUES,
+    WORDS,
+    Scalar,
+    is_name,
+    pointer_part,
+    trouble_with,
+)
 from tocsin.domain.errors import InvalidInput
 
 MOST_DEPTH: Final = 5
 MOST_TESTS: Final = 50
-MOST_VALUES: Final = 100
-"""Values of one `in`."""
-LONGEST_NAME: Final = 64
-LONGEST_TEXT: Final = 256
-GREATEST: Final = 10**15
-"""Numbers are compared exactly up to here, whoever compares them."""
-
-WORDS: Final = ("all", "any", "not")
-"""What combines filters; no attribute has such a name."""
-
-Scalar = str | int | float | bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,38 +124,6 @@ def holds(wanted: Filter, attributes: Mapping[str, Any]) -> bool:
             return any(holds(part, attributes) for part in parts)
 
 
-def fit_attributes(given: Mapping[str, Any], most_bytes: int, field: str = "/attributes") -> dict[str, Any]:
-    """Attributes as they are kept: null means that there is none. Raises InvalidInput `bad_attribute`, and `too_long`
-    where they take more than `most_bytes` as JSON."""
-    kept: dict[str, Any] = {}
-    for name, value in given.items():
-        place = f"{field}/{_escaped(name)}"
-        if not is_name(name):
-            detail = f"The name is not 1 to {LONGEST_NAME} characters of one line, or is one of {', '.join(WORDS)}."
-            raise InvalidInput(place, detail, code="bad_attribute")
-        if value is None:
-            continue
-        if (trouble := _trouble_of(value)) is not None:
-            raise InvalidInput(place, trouble, code="bad_attribute")
-        kept[name] = value
-    if kept and len(json.dumps(kept, ensure_ascii=False).encode()) > most_bytes:
-        raise InvalidInput(field, f"They are longer than {most_bytes} bytes as JSON.", code="too_long")
-    return kept
-
-
-def _trouble_of(value: Any) -> str | None:
-    """Why an attribute cannot be that."""
-    values = value if isinstance(value, list) else [value]
-    if len(values) > MOST_VALUES:
-        return f"The list is longer than {MOST_VALUES}."
-    return next((trouble for each in values if (trouble := _trouble_with(each)) is not None), None)
-
-
-def is_name(text: str) -> bool:
-    """Whether an attribute may be called so."""
-    return 0 < len(text) <= LONGEST_NAME and text.isprintable() and text not in WORDS and _is_text(text)
-
-
 def _group(form: Any, field: str, depth: int) -> Filter:
     """`depth` is how many levels there may be."""
     if not isinstance(form, Mapping) or not form:
@@ -166,7 +132,7 @@ def _group(form: Any, field: str, depth: int) -> Filter:
         raise _wrong(field, f"It is nested deeper than {MOST_DEPTH}.")
     parts: list[Filter] = []
     for name in sorted(form):
-        place = f"{field}/{_escaped(name)}"
+        place = f"{field}/{pointer_part(name)}"
         if name == "not":
             parts.append(Not(_group(form[name], place, depth - 1)))
         elif name in WORDS:
@@ -199,7 +165,7 @@ def _checks(name: str, test: Any, field: str) -> list[Filter]:
         return [Check(name, "eq", _scalar(test, field))]
     if not test:
         raise _wrong(field, f"It says nothing; use one of {', '.join(OPERATORS)}.")
-    return [_check(name, word, test[word], f"{field}/{_escaped(word)}") for word in sorted(test)]
+    return [_check(name, word, test[word], f"{field}/{pointer_part(word)}") for word in sorted(test)]
 
 
 def _check(name: str, word: str, value: Any, field: str) -> Filter:
@@ -226,28 +192,10 @@ def _values(value: Any, field: str) -> tuple[Scalar, ...]:
 
 
 def _scalar(value: Any, field: str) -> Scalar:
-    if (trouble := _trouble_with(value)) is not None:
+    if (trouble := trouble_with(value)) is not None:
         raise _wrong(field, trouble)
     scalar: Scalar = value
     return scalar
-
-
-def _trouble_with(value: Any) -> str | None:
-    """Why a value cannot be kept or compared."""
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, int | float):
-        return None if abs(value) <= GREATEST else f"The number is not within {GREATEST:.0e}."
-    if not isinstance(value, str):
-        return "It is not a text, a number, true or false."
-    if len(value) > LONGEST_TEXT:
-        return f"The text is longer than {LONGEST_TEXT} characters."
-    return None if _is_text(value) else "The text holds a character that cannot be stored."
-
-
-def _is_text(value: str) -> bool:
-    """Postgres keeps neither NUL nor half a surrogate."""
-    return "\0" not in value and not any("\ud800" <= character <= "\udfff" for character in value)
 
 
 def _side_by_side(forms: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -255,10 +203,6 @@ def _side_by_side(forms: Sequence[dict[str, Any]]) -> dict[str, Any]:
     if len(names) == len(set(names)):
         return {name: value for form in forms for name, value in form.items()}
     return {"all": list(forms)}
-
-
-def _escaped(place: str) -> str:
-    return str(place).replace("~", "~0").replace("/", "~1")
 
 
 def _wrong(field: str, detail: str) -> InvalidInput:

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from tocsin.domain.addresses import fit_locale, fit_name, fit_user_id, known_timezone, normal_email, normal_phone
+from tocsin.domain.attributes import fit_attributes
 from tocsin.domain.errors import InvalidInput
-from tocsin.domain.filters import fit_attributes
 from tocsin.http.caller import SENDERS
 from tocsin.http.endpoint import Call, Endpoint
 from tocsin.http.problems import KINDS, TOO_MANY, Problem

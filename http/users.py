@@ -12,8 +12,8 @@ from typing import Any, Final
 from starlette.responses import Response
 
 from tocsin.domain.addresses import known_timezone, normal_email, normal_phone
+from tocsin.domain.attributes import fit_attributes
 from tocsin.domain.errors import NotFound
-from tocsin.domain.filters import fit_attributes
 from tocsin.http.caller import SENDERS, SENDERS_AND_USER, VIEWERS, VIEWERS_AND_USER
 from tocsin.http.cursors import page_of
 from tocsin.http.endpoint import Call, Endpoint

@@ -14,6 +14,7 @@ from tocsin.storage.found import Found
 
 # As merge.lua has them.
 _LETTERS: Final = {Status.SCHEDULED: "W", Status.QUEUED: "Q", Status.RETRYING: "R", Status.SENDING: "G"}
+_WAITING: Final = frozenset("WQR")
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +166,28 @@ class OpenFlight:
 
 
 @dataclass(frozen=True, slots=True)
+class SeenStep:
+    """A step of a flight. `waits`: nobody holds it, and its provider call is not under way."""
+
+    number: int
+    channel: str
+    scheduled: bool
+    waits: bool
+    time_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class SeenFlight:
+    """A flight as it was when it was looked at; `text` is its exact form."""
+
+    notification: str
+    user: str
+    event: str
+    text: str
+    steps: tuple[SeenStep, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ReadAnswer:
     """`state`: changed, known, foreign or unseen (Redis knows nothing of it)."""
 
@@ -193,6 +216,19 @@ def text_of(flight: OpenFlight) -> str:
         f"{step.number},{step.channel},{_LETTERS[step.status]},{step.attempt},{step.time_ms}," for step in flight.steps
     )
     return f"{flight.user}|{flight.event}|{'1' if flight.critical else '0'}|{flight.read_ms}|{steps}"
+
+
+def seen_flight(notification: str, text: str) -> SeenFlight:
+    """A flight as `text_of` and lib.lua write it."""
+    user, event, _, _, rest = text.split("|", 4)
+    steps = (step.split(",") for step in rest.split(";") if step)
+    return SeenFlight(
+        notification,
+        user,
+        event,
+        text,
+        tuple(SeenStep(int(step[0]), step[1], step[2] == "W", step[2] in _WAITING, int(step[4])) for step in steps),
+    )
 
 
 def text_of_walk(walk: Walk | None) -> str:

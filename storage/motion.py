@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from tocsin.domain.delivery import Channel
+from tocsin.storage.flight_parts import SeenFlight, seen_flight
 from tocsin.storage.keys import Keys
 from tocsin.storage.redis import told
 from tocsin.storage.scripts import MOST_ITEMS, Scripts
@@ -14,7 +15,6 @@ _is_step: Final = re.compile(r"([0-9a-f-]{36}):(\d+)").fullmatch
 _SCANNED: Final = 500
 _KEPT_MS: Final = 86_400_000
 """How long the content of an event is kept of which nobody said how long."""
-_WAITING: Final = frozenset("WQR")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,28 +26,6 @@ class Wrong:
     notification: str
     step: int
     channel: str
-
-
-@dataclass(frozen=True, slots=True)
-class SeenStep:
-    """A step of a flight. `waits`: nobody holds it, and its provider call is not under way."""
-
-    number: int
-    channel: str
-    scheduled: bool
-    waits: bool
-    time_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class SeenFlight:
-    """A flight as it was when it was looked at; `text` is its exact form."""
-
-    notification: str
-    user: str
-    event: str
-    text: str
-    steps: tuple[SeenStep, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +76,7 @@ class Motion:
             # One call: a command each would cost several times as much on this side.
             texts += await self._scripts.run("peek", *notifications[first : first + MOST_ITEMS])
         found = zip(notifications, texts, strict=True)
-        return {note: _flight(note, text) for note, text in found if text}
+        return {note: seen_flight(note, text) for note, text in found if text}
 
     async def due_between(self, from_ms: int, to_ms: int, most: int) -> list[str]:
         """The notifications of which something is to start in a span of time; up to `most`."""
@@ -159,16 +137,3 @@ def step_of(entry: str) -> tuple[str, int] | None:
     """The notification and the step that an entry of a channel's index stands for; None where it stands for none."""
     found = _is_step(entry)
     return (found[1], int(found[2])) if found else None
-
-
-def _flight(notification: str, text: str) -> SeenFlight:
-    """As lib.lua `parse_flight` reads it."""
-    user, event, _, _, rest = text.split("|", 4)
-    steps = (step.split(",") for step in rest.split(";") if step)
-    return SeenFlight(
-        notification,
-        user,
-        event,
-        text,
-        tuple(SeenStep(int(step[0]), step[1], step[2] == "W", step[2] in _WAITING, int(step[4])) for step in steps),
-    )

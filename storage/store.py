@@ -35,13 +35,13 @@ from tocsin.storage.keys_mirror import KeysMirror
 from tocsin.storage.life import Life
 from tocsin.storage.life_keeper import LifeKeeper
 from tocsin.storage.locks import Locks
+from tocsin.storage.marking_read import Read, Reading
 from tocsin.storage.memory import Marks, MemoryGuard, Work
 from tocsin.storage.motion import Motion
 from tocsin.storage.people import People
 from tocsin.storage.postgres import Postgres
 from tocsin.storage.profiles import Profiles
 from tocsin.storage.rates import Rates
-from tocsin.storage.reading import Read, Reading
 from tocsin.storage.recall import Recall
 from tocsin.storage.redis import connect, info, told
 from tocsin.storage.reentry import Reentry
@@ -205,7 +205,7 @@ class Store:
         return await self.keyed.take(row, self._intake, self._entrance, self.stops.withdraw)
 
     async def read(self, user: str, notifications: Sequence[UUID]) -> list[Read]:
-        """Marks notifications of `user` read, in both stores before it answers (reading.py). Raises RedisAway, and
+        """Marks notifications of `user` read, in both stores before it answers (marking_read.py). Raises RedisAway, and
         PostgresAway."""
         return await self._reading.read(user, notifications)
 

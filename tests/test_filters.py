@@ -8,8 +8,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tests.stored import lent
+from tocsin.domain.attributes import fit_attributes
 from tocsin.domain.errors import InvalidInput
-from tocsin.domain.filters import filter_of, fit_attributes, form_of, holds, stored_filter
+from tocsin.domain.filters import filter_of, form_of, holds, stored_filter
 from tocsin.storage.audience import condition
 from tocsin.storage.database import cursor
 

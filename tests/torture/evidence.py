@@ -1,6 +1,7 @@
 """What is there at the end of a run: Postgres's rows and Redis's keys, beside what was noted down."""
 
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +15,8 @@ History = dict[str, dict[str, Any]]
 RESENT = frozenset({"EMAIL", "PUSH"})
 """Channels whose unknown outcomes are sent again; SMS is held (settings.toml, `on_uncertain`)."""
 OPEN = frozenset({"SCHEDULED", "QUEUED", "RETRYING", "SENDING"})
+_KILLS = ("kill_actors", "stop_actors")
+_TESTIFIED_MS = 8_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +105,10 @@ class Evidence:
     postgres_away: list[tuple[int, int]] = field(default_factory=list)
     _calls: dict[str, list[Call]] = field(default_factory=lambda: defaultdict(list))
 
+    def sent_ones(self) -> Iterator[Delivery]:
+        """The deliveries that a provider carries."""
+        return (delivery for delivery in self.deliveries.values() if delivery.channel != "IN_APP")
+
     def calls_of(self, delivery: str) -> list[Call]:
         """What was brought to providers of a delivery, in its order."""
         if not self._calls:
@@ -133,9 +140,16 @@ class Evidence:
             for fault in self.ledger.faults
         )
 
+    def owned_up_to(self, delivery: str, attempt: int) -> bool:
+        """Whether the journey says that what became of this attempt, or of one before it, was lost with Redis, and
+        nobody could say more: then attempts are counted on from there."""
+        row = self.deliveries.get(delivery)
+        if row is None:
+            return False
+        doubts = [int(place.split(":")[0]) for place, fact in row.history.items() if fact.get("reason") == "redis_lost"]
+        calls = [call for call in self.calls_of(delivery) if call.attempt == attempt]
+        return any(number <= attempt for number in doubts) and any(map(self.told_to_the_dead, calls))
 
-_KILLS = ("kill_actors", "stop_actors")
-_TESTIFIED_MS = 8_000
 
 _GONE = -2
 """What PTTL says of a key that is there no more: it went while others were looked at."""

@@ -16,7 +16,8 @@ from loguru import logger
 from rich.console import Console
 
 from tests.torture import report
-from tests.torture.check import Check, check_all
+from tests.torture.check import Check
+from tests.torture.checks import check_all
 from tests.torture.driver import Driver
 from tests.torture.evidence import Evidence, flights, gather, statuses_of
 from tests.torture.faults import Faults, schedule

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.torture.check import check_all, check_one
+from tests.torture.checks import check_all, check_one
 from tests.torture.evidence import Delivery, Evidence, History, Key, StoredEvent
 from tests.torture.ledger import Accepted, Call, Fault, Ledger, OptOut, Receipt, Repeat
 from tests.torture.moods import ACCEPT, BAD, Mood
