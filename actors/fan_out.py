@@ -1,5 +1,7 @@
 """fan_out(event): makes the recipients of an event chunks to be routed, a page at a time (design §5.2)."""
 
+from collections.abc import Sequence
+from contextlib import suppress
 from uuid import UUID
 
 from loguru import logger
@@ -13,6 +15,7 @@ from tocsin.domain.event import Event
 from tocsin.storage.calls import correlation
 from tocsin.storage.flight_parts import IN_AUDIENCE, Page
 from tocsin.storage.memory import Work
+from tocsin.storage.scripts import Step
 from tocsin.storage.store import Store
 
 
@@ -29,37 +32,39 @@ async def fan_out(store: Store, event_id: str) -> None:
 
 
 async def _pages(store: Store, identifier: UUID) -> None:
-    event = await store.flights.event(identifier)
-    if event is None:
+    found = await store.flights.to_fan_out(identifier)
+    if found is None:
         return
+    event, progress = found
     correlation.set(event.cid)
-    progress = await store.flights.progress(identifier)
     walk = AudienceWalk(store, event, progress)
-    cursor, state = progress.cursor, "more"
-    # Where it "moved" another one walks, who goes on or is called again.
-    while state == "more":
-        await store.memory.check(Work.PLAN)
-        page = await _take(store, event, cursor, walk)
-        if page.chunk is not None:
-            await _route(store, str(identifier), page.chunk, alone=page.state == "last" and cursor == "0")
-        cursor, state = page.cursor, page.state
+    cursor, state, calls = progress.cursor, "more", list[Step]()
+    try:
+        # Where it "moved" another one walks, who goes on or is called again.
+        while state == "more":
+            await store.memory.check(Work.PLAN)
+            page = await _take(store, event, cursor, walk, calls)
+            calls = []
+            if page.chunk is not None and page.state == "last" and cursor == "0":
+                # All there is of an event is routed here, which saves a call.
+                await route(store, str(identifier), page.chunk)
+            elif page.chunk is not None:
+                calls = [store.calls.step(queues.ROUTE, "route", str(identifier), page.chunk, cid=event.cid)]
+            cursor, state = page.cursor, page.state
+    finally:
+        with suppress(Unavailable):
+            await store.calls.put_all(calls)
 
 
-async def _route(store: Store, event: str, chunk: int, *, alone: bool) -> None:
-    """Sees to it that a chunk is routed. One that is all there is of an event is routed here, which saves a call."""
-    if alone:
-        await route(store, event, chunk)
-    else:
-        await store.calls.put(queues.ROUTE, "route", event, chunk)
-
-
-async def _take(store: Store, event: Event, cursor: str, walk: AudienceWalk) -> Page:
+async def _take(store: Store, event: Event, cursor: str, walk: AudienceWalk, calls: Sequence[Step]) -> Page:
+    """The next page; `calls` for the one before it are sent with the first word to Redis."""
     if not cursor.startswith(IN_AUDIENCE):
-        return await store.flights.take_page(event, cursor)
-    if not walk.has_read(cursor):
-        room = await store.flights.take_page(event, cursor)
-        if room.state != "more":
-            return room
+        return await store.flights.take_page(event, cursor, beside=calls)
+    if walk.has_read(cursor):
+        return await store.flights.take_page(event, cursor, await walk.following(cursor), calls)
+    room = await store.flights.take_page(event, cursor, beside=calls)
+    if room.state != "more":
+        return room
     return await store.flights.take_page(event, cursor, await walk.following(cursor))
 
 

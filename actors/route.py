@@ -1,6 +1,6 @@
 """route(event, n): turns one chunk of recipients into notifications with their plans (design §5.3)."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from uuid import UUID
 
@@ -18,6 +18,7 @@ from tocsin.storage.calls import correlation
 from tocsin.storage.flight_parts import Routing
 from tocsin.storage.found import Found
 from tocsin.storage.memory import Work
+from tocsin.storage.scripts import Step
 from tocsin.storage.store import Store
 
 
@@ -44,28 +45,24 @@ async def _route(store: Store, identifier: UUID, chunk: int) -> None:
     correlation.set(event.cid)
     named = [person for person in people if isinstance(person, Recipient)]
     contacts = await store.people.contacts_of(named) if named else {}
-    await store.profiles.keep_inline(identifier, named, store.flights.keep_ms(event))
     planner = _Planner(event)
     routings = [
-        planner.routing(person.id, person.contact)
-        if isinstance(person, Found)
-        else planner.routing(person.id, contacts.get(person.id), person)
+        planner.of_found(person) if isinstance(person, Found) else planner.of_named(person, contacts.get(person.id))
         for person in people
     ]
-    answer = await store.flights.route(event, chunk, routings, found.entry)
+    answer = await store.flights.route(event, chunk, routings, found.entry, [store.persister_call()])
     if answer is None:
         return
     # A call that fails now is made again by who looks at the time index.
     with suppress(Unavailable):
-        await _call_others(store, identifier, *answer)
+        await store.calls.put_all(list(_calls_after(store, event, *answer)))
 
 
-async def _call_others(store: Store, event: UUID, resume: bool, ready: Sequence[Channel]) -> None:
+def _calls_after(store: Store, event: Event, resume: bool, ready: Sequence[Channel]) -> Iterator[Step]:
     if resume:
-        await store.calls.put(queues.FAN_OUT, "fan_out", str(event))
-    for channel in ready:
-        await store.calls.put(queues.of_channel(channel), queues.of_channel(channel), most_waiting=2)
-    await store.nudge_persister()
+        yield store.calls.step(queues.FAN_OUT, "fan_out", str(event.id), cid=event.cid)
+    for queue in map(queues.of_channel, ready):
+        yield store.calls.step(queue, queue, most_waiting=2, cid=event.cid)
 
 
 class _Planner:
@@ -73,31 +70,41 @@ class _Planner:
 
     def __init__(self, event: Event) -> None:
         self._event = event
-        self._id = str(event.id)
+        self._id_of = ids.notification_ids(str(event.id))
         self._plans: dict[tuple[object, ...], Plan] = {}
         self._addressed = [step.channel for step in event.steps if step.channel is not Channel.IN_APP]
 
-    def routing(self, user: str, contact: Contact | None, given: Recipient | None = None) -> Routing:
-        """The notification of `user`; `contact` is None for who is not known, `given` what a caller gave inline."""
-        reached = contact.overlaid(given) if contact and given else contact
-        addresses = reached.addresses() if reached else {}
-        return Routing(
-            ids.notification_id_text(self._id, user),
-            user,
-            self._plan(contact, addresses),
-            [addresses.get(channel) for channel in self._addressed],
+    def of_named(self, person: Recipient, contact: Contact | None) -> Routing:
+        """The notification of somebody who was named, perhaps with details; `contact` is None for who is not known."""
+        if contact is None:
+            return self._routing(person.id, {}, known=False)
+        addresses = contact.overlaid(person).addresses()
+        return self._routing(person.id, addresses, active=contact.active, opt_outs=contact.opt_outs)
+
+    def of_found(self, person: Found) -> Routing:
+        """The notification of somebody of the audience."""
+        return self._routing(
+            person.id, person.addresses(), known=person.known, active=person.active, opt_outs=person.opt_outs
         )
 
-    def _plan(self, contact: Contact | None, reachable: Collection[Channel]) -> Plan:
-        alike = (*reachable, contact and (contact.active, contact.opt_outs))
+    def _routing(
+        self,
+        user: str,
+        addresses: Mapping[Channel, str],
+        *,
+        known: bool = True,
+        active: bool = True,
+        opt_outs: Sequence[str] = (),
+    ) -> Routing:
+        alike = (*addresses, known, active, *opt_outs)
         plan = self._plans.get(alike)
         if plan is None:
-            plan = self._plans[alike] = self._plan_anew(contact, reachable)
-        return plan
+            plan = self._plans[alike] = self._plan(addresses, opt_outs, known=known, active=active)
+        return Routing(self._id_of(user), user, plan, [addresses.get(channel) for channel in self._addressed])
 
-    def _plan_anew(self, contact: Contact | None, reachable: Collection[Channel]) -> Plan:
+    def _plan(self, reachable: Collection[Channel], opt_outs: Sequence[str], *, known: bool, active: bool) -> Plan:
         event = self._event
-        if contact is None:
+        if not known:
             return tuple(
                 PlannedStep(number, step.channel, step.after_ms, Reason.UNKNOWN_USER)
                 for number, step in enumerate(event.steps, start=1)
@@ -105,8 +112,8 @@ class _Planner:
         return plan_for(
             event.steps,
             reachable,
-            lambda channel: allows(contact.opt_outs, channel, event.type, mandatory=event.mandatory),
-            active=contact.active,
+            lambda channel: allows(opt_outs, channel, event.type, mandatory=event.mandatory),
+            active=active,
         )
 
 

@@ -88,6 +88,18 @@ class Event(BaseModel):
     """What tells it from another one with its key; never None where it has one."""
 
 
+def addresses_of(user: str, devices: int, phone: str | None, email: str | None) -> dict[Channel, str]:
+    """The address that each channel would use, of those that reach a person."""
+    found: dict[Channel, str] = {Channel.IN_APP: user}
+    if devices:
+        found[Channel.PUSH] = f"{devices} device{'s' if devices > 1 else ''}"
+    if phone:
+        found[Channel.SMS] = phone
+    if email:
+        found[Channel.EMAIL] = email
+    return found
+
+
 class Contact(BaseModel):
     """Where a person can be reached, and what they allow. `version` grows with every change of the stored user."""
 
@@ -107,14 +119,7 @@ class Contact(BaseModel):
 
     def addresses(self) -> dict[Channel, str]:
         """The address a channel would use; push shows the number of devices, never a token."""
-        found: dict[Channel, str] = {Channel.IN_APP: self.id}
-        if self.tokens:
-            found[Channel.PUSH] = f"{len(self.tokens)} device{'s' if len(self.tokens) > 1 else ''}"
-        if self.phone:
-            found[Channel.SMS] = self.phone
-        if self.email:
-            found[Channel.EMAIL] = self.email
-        return found
+        return addresses_of(self.id, len(self.tokens), self.phone, self.email)
 
     def overlaid(self, given: Recipient) -> "Contact":
         """This contact with what a caller gave inline for one event in its place."""

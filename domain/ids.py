@@ -6,6 +6,7 @@ who lacks the parent's id can guess a child's.
 """
 
 import hashlib
+from collections.abc import Callable
 from uuid import UUID
 
 _PREFIX_BYTES = 6
@@ -23,8 +24,20 @@ def notification_id(event: UUID, user: str) -> UUID:
 
 
 def notification_id_text(event: str, user: str) -> str:
-    """As `notification_id`, from text to text: routing a million people makes a million of them."""
+    """As `notification_id`, from text to text."""
     return _derive(event, user.encode())
+
+
+def notification_ids(event: str) -> Callable[[str], str]:
+    """As `notification_id_text`, for many users of one event: routing a million people makes a million of them."""
+    keyed, head = _keyed(event), event[:13]
+
+    def of(user: str) -> str:
+        made = keyed.copy()
+        made.update(user.encode())
+        return _placed(head, made.hexdigest())
+
+    return of
 
 
 def delivery_id(notification: UUID, step: int, channel: str) -> UUID:
@@ -43,10 +56,16 @@ def start_ms(identifier: UUID) -> int:
 
 
 def _derive(parent: str, name: bytes) -> str:
-    key = bytes.fromhex(parent.replace("-", ""))
-    digest = hashlib.blake2b(name, key=key, digest_size=10, person=b"tocsin").hexdigest()
-    # The digest with version 8 and the variant of RFC 9562 in their places.
-    return f"{parent[:13]}-8{digest[1:4]}-{_VARIANT[digest[4]]}{digest[5:8]}-{digest[8:]}"
+    return _placed(parent[:13], _keyed(parent, name).hexdigest())
+
+
+def _keyed(parent: str, name: bytes = b"") -> "hashlib.blake2b":
+    return hashlib.blake2b(name, key=bytes.fromhex(parent.replace("-", "")), digest_size=10, person=b"tocsin")
+
+
+def _placed(head: str, digest: str) -> str:
+    """The digest with version 8 and the variant of RFC 9562 in their places."""
+    return f"{head}-8{digest[1:4]}-{_VARIANT[digest[4]]}{digest[5:8]}-{digest[8:]}"
 
 
 def _stamp(raw: bytes, *, version: int) -> UUID:

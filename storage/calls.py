@@ -6,7 +6,7 @@ A call carries no state; a lost one is made again by whoever looks at the time i
 import asyncio
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from typing import Any
 
@@ -35,6 +35,11 @@ class Calls:
         """Calls `actor` by its queue; False when `most_waiting` calls wait there already (0: no limit)."""
         step = self.step(queue, actor, *arguments, most_waiting=most_waiting, cid=correlation.get())
         return bool(await self._scripts.run(step.name, *step.arguments))
+
+    async def put_all(self, calls: Sequence[Step]) -> None:
+        """Puts calls that `step` made, in one trip."""
+        if calls:
+            await self._scripts.run_all(calls)
 
     def step(self, queue: str, actor: str, *arguments: str | int, most_waiting: int = 0, cid: str) -> Step:
         """What `put` runs, to be sent together with other steps."""

@@ -1,9 +1,9 @@
 """What the scripts of what is in motion (flights.py) are given, and what they answer."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from json.encoder import encode_basestring_ascii
+from typing import Final, NamedTuple
 from uuid import UUID
 
 from tocsin.domain.breaker import Health
@@ -85,8 +85,7 @@ ANY_ENTRY: Final = "*"
 """In place of an entry where nobody asks which it is."""
 
 
-@dataclass(frozen=True, slots=True)
-class Routing:
+class Routing(NamedTuple):
     """One notification to be made. `addresses` are those of its plan's steps, but for the inbox, whose address is the
     user's id; None where there is none."""
 
@@ -205,8 +204,8 @@ def arguments_of(routings: Sequence[Routing]) -> list[object]:
         for step in plan:
             arguments += (step.step, step.channel, step.after_ms, step.reason or "")
     for routing in routings:
-        addresses = "," + json.dumps(routing.addresses)[1:-1] if routing.addresses else ""
-        arguments += (routing.notification, routing.user, numbers[id(routing.plan)], addresses)
+        texts = (",null" if each is None else f",{encode_basestring_ascii(each)}" for each in routing.addresses)
+        arguments += (routing.notification, routing.user, numbers[id(routing.plan)], "".join(texts))
     return arguments
 
 

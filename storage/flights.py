@@ -42,6 +42,8 @@ _RESTORED_KEPT_MS: Final = 600_000
 _GUARD_MS: Final = 5_000
 _MOST_OPEN_CHUNKS: Final = 20
 _PROGRESS: Final = ("cursor", "named", "horizon", "entry", "size", "before")
+# What was given inline is not to be forgotten before the event is, which would mean that nothing was (profiles.py).
+_INLINE_LONGER_MS: Final = 3_600_000
 
 
 class Flights:
@@ -94,13 +96,16 @@ class Flights:
                 found = zip(wanted, await pipeline.execute(), strict=True)
         return {event: Event.model_validate_json(content) for event, content in found if content}
 
+    async def to_fan_out(self, event: UUID) -> tuple[Event, Progress] | None:
+        """The event's content and how far its fan-out is; None where Redis has forgotten it."""
+        with told():
+            content, *told_of = await self._client.hmget(self._keys.event(event), ("content", *_PROGRESS))
+        return (Event.model_validate_json(content), _progress_of(told_of)) if content else None
+
     async def progress(self, event: UUID) -> Progress:
         """How far an event's fan-out is."""
         with told():
-            told_of = await self._client.hmget(self._keys.event(event), _PROGRESS)
-        cursor, named, horizon, entry, size, before = told_of
-        matched = int(size or 0) + int(before or 0)
-        return Progress(cursor or "0", int(named or 0), horizon or "", matched, entry or "")
+            return _progress_of(await self._client.hmget(self._keys.event(event), _PROGRESS))
 
     async def named(self, event: UUID) -> list[str]:
         """The ids of the recipients who were named, as far as they were entered in this life of Redis."""
@@ -108,16 +113,17 @@ class Flights:
             people = await self._client.lrange(self._keys.recipients(event), 0, -1)
         return [json.loads(person)["id"] for person in people]
 
-    async def take_page(self, event: Event, cursor: str, walked: Walked | None = None) -> Page:
+    async def take_page(
+        self, event: Event, cursor: str, walked: Walked | None = None, beside: Sequence[Step] = ()
+    ) -> Page:
         """Makes the named recipients from `cursor` on a chunk, or the people of the audience that come next; without
-        them it is told whether there is room for a page of it."""
+        them it is told whether there is room for a page of it. What is `beside` is sent with it."""
         given: list[object] = []
         if walked:
             flags = ("1" if flag else "0" for flag in (walked.last, walked.beyond))
             given = [walked.entry, walked.cursor, *flags, *walked.people]
-        state, reached, chunk = await self._scripts.run(
-            "fan_out", event.id, cursor, MOST_ITEMS, _GUARD_MS, _MOST_OPEN_CHUNKS, self.keep_ms(event), *given
-        )
+        arguments = (event.id, cursor, MOST_ITEMS, _GUARD_MS, _MOST_OPEN_CHUNKS, self.keep_ms(event), *given)
+        state, reached, chunk = await self._scripts.run_beside("fan_out", arguments, beside)
         return Page(state, reached, int(chunk) if state in {"more", "last"} and int(chunk) >= 0 else None)
 
     async def chunk(self, event: UUID, number: int) -> list[Recipient | Found]:
@@ -137,22 +143,21 @@ class Flights:
         return Chunk(Event.model_validate_json(content), entry or "", people_of(people)) if content and people else None
 
     async def route(
-        self, event: Event, number: int, routings: Sequence[Routing], entry: str = ANY_ENTRY
+        self,
+        event: Event,
+        number: int,
+        routings: Sequence[Routing],
+        entry: str = ANY_ENTRY,
+        beside: Sequence[Step] = (),
     ) -> tuple[bool, list[Channel]] | None:
-        """Makes a chunk's notifications. Answers whether fan_out has more to do and the channels with something ready;
-        None when another has routed the chunk, or it is of another entry of the event."""
+        """Makes a chunk's notifications, and keeps what was given inline. Answers whether fan_out has more to do and
+        the channels with something ready; None when another has routed the chunk, or it is of another entry of the
+        event. What is `beside` is sent with it."""
         critical = "1" if event.priority is Priority.CRITICAL else "0"
-        answer = await self._scripts.run(
-            "route",
-            event.id,
-            number,
-            entry,
-            json.dumps(event.cid),
-            critical,
-            *self._listing(),
-            self.keep_ms(event),
-            *arguments_of(routings),
-        )
+        keep_ms = self.keep_ms(event)
+        of_event = (event.id, number, entry, json.dumps(event.cid), critical)
+        arguments = (*of_event, *self._listing(), keep_ms, keep_ms + _INLINE_LONGER_MS, *arguments_of(routings))
+        answer = await self._scripts.run_beside("route", arguments, beside)
         return (answer[0] == "1", [Channel(name) for name in answer[1:]]) if answer else None
 
     async def escalate(
@@ -278,6 +283,11 @@ class Flights:
 def _certainty(again: Again) -> str:
     """What route.lua is told of an event that goes on."""
     return "exact" if again.doubt_ms is None else f"doubt:{again.doubt_ms}"
+
+
+def _progress_of(told_of: Sequence[str | None]) -> Progress:
+    cursor, named, horizon, entry, size, before = told_of
+    return Progress(cursor or "0", int(named or 0), horizon or "", int(size or 0) + int(before or 0), entry or "")
 
 
 def _token() -> str:

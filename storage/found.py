@@ -6,21 +6,28 @@ stands in a chunk as an object, one who was found as a list.
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from pydantic import TypeAdapter
 
-from tocsin.domain.event import Contact, Recipient
+from tocsin.domain.delivery import Channel
+from tocsin.domain.event import Recipient, addresses_of
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A person of an audience; `contact` is None for a member whom nobody knows. Of devices there are as many tokens as
-    there are, each empty."""
+class Found(NamedTuple):
+    """A person of an audience, as far as planning asks; of a member whom nobody knows only the id."""
 
     id: str
-    contact: Contact | None
+    active: bool = True
+    email: str | None = None
+    phone: str | None = None
+    devices: int = 0
+    opt_outs: Sequence[str] = ()
+    known: bool = True
+
+    def addresses(self) -> dict[Channel, str]:
+        """The address that each channel would use; push shows the number of devices."""
+        return addresses_of(self.id, self.devices, self.phone, self.email) if self.known else {}
 
 
 ENTRY: Final = """case when person.id is null and preference.user_id is null then json_build_array(wanted.id)
@@ -42,10 +49,4 @@ def people_of(entries: Sequence[str]) -> list[Recipient | Found]:
 
 def _found_of(entry: list[Any]) -> Found:
     """Made without checks: Postgres made it of what was checked."""
-    if len(entry) == 1:
-        return Found(entry[0], None)
-    user, active, email, phone, devices, opt_outs = entry
-    made = Contact.model_construct(
-        id=user, email=email, phone=phone, active=active, tokens=("",) * devices, opt_outs=tuple(opt_outs)
-    )
-    return Found(user, made)
+    return Found(*entry) if len(entry) > 1 else Found(entry[0], known=False)

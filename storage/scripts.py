@@ -3,6 +3,7 @@
 At most 100 items a call: 500 would hold Redis for 7 to 12 ms, 100 hold it for 2 to 3 at nine tenths of the speed.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -17,6 +18,7 @@ from tocsin.storage.redis import told
 
 MOST_ITEMS = 100
 
+# Each may use those before it.
 _SHARED = ("lib", "merge", "steps", "event", "breaker", "rate")
 
 
@@ -62,13 +64,30 @@ class Scripts:
         """The answers of scripts that are sent together, each done on its own, in their order; where one was refused
         its error stands for its answer. Raises RedisAway, when any number of them may have been done."""
         answers = await self._send(steps)
-        if any(isinstance(answer, exceptions.NoScriptError) for answer in answers):
-            # A Redis that has just started knows none. Those that were done are done again, which they may be.
+        unknown = (place for place, answer in enumerate(answers) if isinstance(answer, exceptions.NoScriptError))
+        first = next(unknown, None)
+        if first is not None:
+            # A Redis that has just started knows none. What was done behind it is done again, as it may be.
             with told():
                 for name in {step.name for step in steps}:
                     await self._client.script_load(text_of(name))
-            answers = await self._send(steps)
+            answers = [*answers[:first], *await self._send(steps[first:])]
         return answers
+
+    async def run_beside(self, name: str, arguments: Sequence[object], others: Sequence[Step]) -> Any:
+        """The answer of a script with which others are sent, to be run after it; what those answer is not told. Raises
+        as `run` does."""
+        if not others:
+            return await self.run(name, *arguments)
+        answer, *_ = await self.run_all([Step(name, arguments), *others])
+        try:
+            with told():
+                if isinstance(answer, Exception):
+                    raise answer
+        except RedisLost:
+            self.life.doubt()
+            raise
+        return answer
 
     async def _send(self, steps: Sequence[Step]) -> list[Any]:
         with told():
@@ -90,6 +109,25 @@ class Scripts:
 
 
 def text_of(name: str) -> str:
-    """The whole text of a script, as Redis gets it."""
-    folder = files("tocsin.storage") / "lua"
-    return "\n".join((folder / f"{part}.lua").read_text() for part in (*_SHARED, name))
+    """The whole text of a script, as Redis gets it: behind what all share, of the other parts those that it uses, for
+    Redis runs through all of it at every call."""
+    texts = [_read(name)]
+    for part in reversed(_SHARED):
+        text = _read(part)
+        if part == _SHARED[0] or _made_by(text) & _words_of("\n".join(texts)):
+            texts.insert(0, text)
+    return "\n".join(texts)
+
+
+def _read(part: str) -> str:
+    return (files("tocsin.storage") / "lua" / f"{part}.lua").read_text()
+
+
+def _words_of(text: str) -> set[str]:
+    return set(re.findall(r"\w+", re.sub(r"--.*", "", text)))
+
+
+def _made_by(text: str) -> set[str]:
+    """The names that a part gives those after it."""
+    made = re.findall(r"^local (?:function )?([\w, ]+)", text, re.MULTILINE)
+    return {name for names in made for name in names.replace(",", " ").split()}

@@ -20,7 +20,7 @@ from tocsin.storage.accepted import Accepted, Idempotency
 from tocsin.storage.attempts import Attempts
 from tocsin.storage.breakers import Breakers
 from tocsin.storage.by import By
-from tocsin.storage.calls import Calls
+from tocsin.storage.calls import Calls, correlation
 from tocsin.storage.depths import ALIVE_S, Depths, keep_counts, measure, worked_on
 from tocsin.storage.entrance import Entrance
 from tocsin.storage.facts import Entry, Journal
@@ -48,7 +48,7 @@ from tocsin.storage.reentry import Reentry
 from tocsin.storage.repeats import Repeats
 from tocsin.storage.revival import Revival
 from tocsin.storage.routed import listed as listed_in
-from tocsin.storage.scripts import Scripts
+from tocsin.storage.scripts import Scripts, Step
 from tocsin.storage.settling import Settling, Telling
 from tocsin.storage.stops import Stops
 from tocsin.storage.wakes import Wakes
@@ -238,6 +238,10 @@ class Store:
     async def nudge_persister(self) -> None:
         """Calls the persister, unless a call waits."""
         await self.calls.put("persist", "persist", most_waiting=1)
+
+    def persister_call(self) -> Step:
+        """What calls the persister, unless a call waits; to be sent beside what tells it something."""
+        return self.calls.step("persist", "persist", most_waiting=1, cid=correlation.get())
 
     async def retry_bad_facts(self, ids: Sequence[str] | None, by: By) -> tuple[int, int]:
         """Puts entries that could not be stored back into the journal: those named, or the oldest. Answers how many,

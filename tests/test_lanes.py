@@ -224,8 +224,8 @@ async def test_retries_and_what_is_cancelled_are_counted_as_they_are_stored(stor
 
 async def test_who_lost_the_address_meanwhile_is_suppressed(store: Store) -> None:
     event = an_event(Step(Channel.SMS, 0))
-    await store.profiles.keep_inline(event.id, [people("u1")[0].model_copy(update={"phone": None})], 60_000)
     await routed(store.flights, event, "u1")
+    await store.profiles.keep_inline(event.id, [people("u1")[0].model_copy(update={"phone": None})], 60_000)
     carrier = Carrier()
     sms = lane(store, carrier)
     await sms.run()

@@ -237,8 +237,12 @@ local function because_until(reason, time)
 end
 
 -- An inbox entry's exact bytes: the persister removes a stored one by writing them again (storage/inbox.py `entry`).
+local entry_ends = {}
 local function inbox_entry(id, event)
-  return '{"id":"' .. id .. '","event":"' .. event .. '","listedAt":' .. now_text .. ',"cachedAt":' .. now_text .. '}'
+  if not entry_ends[event] then
+    entry_ends[event] = '","event":"' .. event .. '","listedAt":' .. now_text .. ',"cachedAt":' .. now_text .. '}'
+  end
+  return '{"id":"' .. id .. entry_ends[event]
 end
 
 -- The lists' names are shared with others: one that is not a list is not ours, and stops nobody else's work. What is

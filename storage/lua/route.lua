@@ -1,7 +1,7 @@
 -- Turns a chunk of recipients into notifications: inbox entries, flights, the index, and one fact for all of them.
 -- People who are reached alike share a plan, and what becomes of it is worked out and told once.
 -- ARGV: namespace, event, chunk, which entry of the event it is of or '*', cid as JSON, critical, inbox prefix, cached,
---       inbox ttl_ms, keep_ms, number of plans,
+--       inbox ttl_ms, keep_ms, keep_ms of what was given inline, number of plans,
 --       then for each plan: number of steps, and for each step: number, channel, after_ms, reason or '';
 --       then for each notification: id, user, number of its plan (from 0), and the addresses of the plan's steps but
 --       IN_APP's as JSON, each after a comma.
@@ -13,7 +13,7 @@ if is_lost() then
 end
 local event, chunk, entry, cid, critical = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6] == '1'
 local inbox = { prefix = ARGV[7], cached = ARGV[8] == '1', ttl = ARGV[9] }
-local keep = ARGV[10]
+local keep, keep_inline = ARGV[10], ARGV[11]
 local chunk_key = ns .. ':chunk:' .. event .. ':' .. chunk
 local state = redis.call('HMGET', event_key(event), 'again', 'entry')
 if redis.call('EXISTS', chunk_key) == 0 or (entry ~= '*' and entry ~= (state[2] or '')) then
@@ -70,29 +70,34 @@ local function open_step(step, status)
   }
 end
 
--- What becomes of a plan, for all who share it: whether it is listed, its steps that are open, and the flight of whoever
--- has no other. It is told in `courses`, at `place`.
+-- What becomes of a plan, for all who share it: whether it is listed, its steps that are open, those of them that are
+-- ready with their time and the end of their name as the index has them, when the next of the others is due, and the
+-- flight of whoever has no other. It is told in `courses`, at `place`.
 local courses = {}
 local function begin_plan(steps, kind)
-  local course, told = { place = int(#courses), listed = false, open = {} }, {}
+  local course, told = { place = int(#courses), listed = false, open = {}, ready = {} }, {}
   for _, step in ipairs(steps) do
     local status, reason = begin_step(step, kind)
     if status == 'DELIVERED' then
       course.listed = true
     elseif status == 'QUEUED' or status == 'SCHEDULED' then
-      table.insert(course.open, open_step(step, status))
+      local open = open_step(step, status)
+      table.insert(course.open, open)
+      if open.status ~= 'W' then
+        table.insert(course.ready, { channel = step.channel, time = int(open.time), name = ':' .. int(step.number) })
+      end
     end
     table.insert(told, '[' .. int(step.number) .. ',"' .. step.channel .. '","' .. status .. '",'
       .. (reason and '"' .. reason .. '"' or 'null') .. ',' .. int(now + step.after) .. ']')
   end
   table.insert(courses, '[' .. (course.listed and now_text or '0') .. ',[' .. table.concat(told, ',') .. ']]')
-  course.flight, course.nearest = flight_text({ user = '', event = event, critical = critical, read = 0,
-    steps = course.open })
+  local flight, nearest = flight_text({ user = '', event = event, critical = critical, read = 0, steps = course.open })
+  course.flight, course.due = flight, nearest and int(nearest)
   return course
 end
 
-local plans, position = {}, 12
-for number = 0, tonumber(ARGV[11]) - 1 do
+local plans, position = {}, 13
+for number = 0, tonumber(ARGV[12]) - 1 do
   local steps
   steps, position = take_plan(position)
   plans[int(number)] = { steps = steps }
@@ -128,17 +133,15 @@ end
 local function begin_flight(id, user, course)
   local key, field = bucket(id)
   redis.call('HSET', key, field, user .. course.flight)
-  for _, step in ipairs(course.open) do
-    if step.status ~= 'W' then
-      local entries = indexed[step.channel] or {}
-      indexed[step.channel], ready[step.channel] = entries, true
-      table.insert(entries, int(step.time))
-      table.insert(entries, id .. ':' .. int(step.number))
-    end
+  for _, step in ipairs(course.ready) do
+    local entries = indexed[step.channel] or {}
+    indexed[step.channel], ready[step.channel] = entries, true
+    entries[#entries + 1] = step.time
+    entries[#entries + 1] = id .. step.name
   end
-  if course.nearest then
-    table.insert(due, int(course.nearest))
-    table.insert(due, 'n:' .. id)
+  if course.due then
+    due[#due + 1] = course.due
+    due[#due + 1] = 'n:' .. id
   end
 end
 
@@ -176,6 +179,19 @@ end
 tell('{"f":"routed","e":"' .. event .. '","at":' .. now_text .. ',"cid":' .. cid .. ',"published":'
   .. (inbox.cached and 'true' or 'false') .. ',"plans":[' .. table.concat(courses, ',') .. '],"n":['
   .. table.concat(routed, ',') .. ']}')
+-- What callers gave of people beside their ids is kept for the sends (profiles.py).
+local given = {}
+for _, person in ipairs(redis.call('LRANGE', chunk_key, 0, -1)) do
+  local user = string.match(person, '^{"id":"([^"]*)",')
+  if user then
+    table.insert(given, user)
+    table.insert(given, person)
+  end
+end
+if #given > 0 then
+  redis.call('HSET', ns .. ':contacts:' .. event, unpack(given))
+  redis.call('PEXPIRE', ns .. ':contacts:' .. event, keep_inline)
+end
 redis.call('DEL', chunk_key)
 redis.call('ZREM', ns .. ':due', 'c:' .. event .. ':' .. chunk)
 if redis.call('EXISTS', event_key(event)) == 1 then
