@@ -16,6 +16,8 @@ from tocsin.storage.store import Store
 
 _GATHER_S = 0.02
 _AWAY_S = 0.5
+_TELL_S: Final = 0.1
+"""How often the persister is called at most: once it is called it drains what there is."""
 _AGAIN_S: Final = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 """After which times one that could not be recorded is tried again; by then the lease of most is over."""
 
@@ -31,6 +33,9 @@ class Recorder:
         self._waiting: list[_Waiting] = []
         self._flushing: asyncio.Task[None] | None = None
         self._apart: set[asyncio.Task[None]] = set()
+        self._untold = False
+        """Whether something was recorded that the persister was not called for."""
+        self._telling: asyncio.Task[None] | None = None
 
     def add(self, ending: Ending) -> asyncio.Future[None]:
         """Takes an ending; it is recorded soon. Whoever wants to know when that is done, or that it cannot be for now,
@@ -72,9 +77,17 @@ class Recorder:
             for _, recorded in batch:
                 if not recorded.done():
                     recorded.set_result(None)
-            # The clock calls the persister too.
+            self._untold = True
+            if self._telling is None or self._telling.done():
+                self._telling = asyncio.create_task(self._tell_persister())
+
+    async def _tell_persister(self) -> None:
+        """At once, and after that as long as there is more; the clock calls it too."""
+        while self._untold:
+            self._untold = False
             with suppress(Unavailable):
                 await self._store.nudge_persister()
+            await asyncio.sleep(_TELL_S)
 
     async def _record(self, batch: Sequence[_Waiting]) -> None:
         """Records them, but for those that cannot be. Raises Unavailable when all of them are to be recorded again,

@@ -12,7 +12,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
-from aiosmtplib import SMTPException, SMTPResponseException, SMTPServerDisconnected
+from aiosmtplib import (
+    SMTPException,
+    SMTPRecipientRefused,
+    SMTPResponseException,
+    SMTPSenderRefused,
+    SMTPServerDisconnected,
+    SMTPStatus,
+)
 from email_validator import EmailNotValidError, validate_email
 from pydantic import AfterValidator, Field
 
@@ -107,7 +114,9 @@ class SmtpSender:
         message_id = f"{message.delivery}@{self._head.domain}"
         envelope = _Envelope(self._head.from_email, to, mail, international, message_id)
         progress = _Progress()
-        private = (*self._private, *private_parts(message.address), *private_parts(to))
+        private = (*self._private, *private_parts(to))
+        if to != message.address:
+            private += private_parts(message.address)
         try:
             async with asyncio.timeout(self.timeout_s):
                 return await self._deliver(envelope, progress, private)
@@ -144,7 +153,7 @@ class SmtpSender:
             try:
                 await _address(connection, envelope)
                 progress.handed_over = True
-                reply = await client.data(envelope.mail)
+                reply = await client.data(envelope.mail, timeout=None)
             except SMTPResponseException as error:
                 if is_closing(error.code):
                     connection.drop()
@@ -161,13 +170,18 @@ class SmtpSender:
 async def _address(connection: Connection, envelope: _Envelope) -> None:
     """MAIL and RCPT. Raises _Stale where a kept connection is gone, and what aiosmtplib raises."""
     client = connection.client
-    options = [f"SIZE={len(envelope.mail)}"] if client.supports_extension("size") else []
-    encoding = "utf-8" if envelope.international else "ascii"
+    options = [b"SIZE=%d" % len(envelope.mail)] if client.supports_extension("size") else []
+    if envelope.international:
+        options.append(b"SMTPUTF8")
     try:
-        await client.mail(
-            envelope.sender, options=[*options, *(["SMTPUTF8"] if envelope.international else [])], encoding=encoding
-        )
-        await client.rcpt(envelope.to, encoding=encoding)
+        # aiosmtplib's own `mail` and `rcpt` look once more at addresses that have been looked at, which takes longer
+        # than the conversation; and a time-out for each of what one time-out is set for.
+        reply = await client.execute_command(b"MAIL", _path(b"FROM:", envelope.sender), *options, timeout=None)
+        if reply.code != SMTPStatus.completed:
+            raise SMTPSenderRefused(reply.code, reply.message, envelope.sender)
+        reply = await client.execute_command(b"RCPT", _path(b"TO:", envelope.to), timeout=None)
+        if reply.code not in (SMTPStatus.completed, SMTPStatus.will_forward):
+            raise SMTPRecipientRefused(reply.code, reply.message, envelope.to)
     except SMTPServerDisconnected as error:
         if connection.reused:
             raise _Stale from error
@@ -176,6 +190,10 @@ async def _address(connection: Connection, envelope: _Envelope) -> None:
         if connection.reused and is_closing(error.code):
             raise _Stale from error
         raise
+
+
+def _path(word: bytes, address: str) -> bytes:
+    return word + b"<" + address.encode() + b">"
 
 
 def _recipient(address: str) -> tuple[str, bool]:

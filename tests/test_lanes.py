@@ -13,7 +13,7 @@ from redis.exceptions import ResponseError
 
 from tests.scenes import an_event, people, routed
 from tests.workbench import store_without_postgres
-from tocsin.actors import claims
+from tocsin.actors import claims, recorder
 from tocsin.actors.fan_out import fan_out
 from tocsin.actors.messages import messages_for
 from tocsin.actors.metrics import SendCounters, StoredCounters
@@ -510,6 +510,34 @@ async def test_work_that_failed_as_redis_went_away_ends_without_an_error(
     monkeypatch.setattr(store.flights, "event", refusing)
     monkeypatch.setattr(store.flights, "back_off", away)
     await (fan_out(store, str(event.id)) if work == "fan_out" else route(store, str(event.id), 0))
+
+
+async def test_the_persister_is_called_at_once_and_once_more_for_all_that_came_meanwhile(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recorder, "_TELL_S", 0.4)
+    monkeypatch.setattr(recorder, "_GATHER_S", 0.0)
+    sms = lane(store, carrier := Carrier())
+    record, recorded, calls = store.attempts.record, 0, []
+
+    async def counted(endings: Sequence[Ending]) -> list[bool]:
+        nonlocal recorded
+        recorded += len(endings)
+        return await record(endings)
+
+    async def called() -> None:
+        calls.append(recorded)
+
+    monkeypatch.setattr(store.attempts, "record", counted)
+    monkeypatch.setattr(store, "nudge_persister", called)
+    for number in range(1, 6):
+        await sms_to(store, f"u{number}")
+        await run_until(sms, lambda number=number: recorded == number)  # type: ignore[misc]
+    await until(lambda: len(calls) > 1)
+    await sms.close(2)
+    assert calls[0] == 1
+    assert calls[-1] == len(carrier.got) == 5
+    assert len(calls) < 5
 
 
 async def test_outcomes_are_recorded_though_the_persister_cannot_be_called(

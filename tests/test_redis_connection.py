@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from redis import exceptions
 
+from tests.workbench import eventually
 from tocsin.domain.errors import Overloaded, RedisAway
 from tocsin.storage import hanging
 from tocsin.storage import redis as reaching
@@ -23,6 +24,51 @@ async def test_a_burst_of_calls_waits_its_turn(redis_url: str) -> None:
     answers = await asyncio.gather(*(client.get("x") for _ in range(500)))
     await client.aclose()
     assert answers == [None] * 500
+
+
+@pytest.mark.servers
+async def test_who_waits_for_a_connection_gets_one_though_others_take_the_short_way(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reaching, "_MOST_CONNECTIONS", 2)
+    client = connect(redis_url)
+
+    async def calls() -> None:
+        for _ in range(50):
+            await client.get("x")
+
+    async with asyncio.timeout(2):  # less than anybody waits who is forgotten
+        await asyncio.gather(*(calls() for _ in range(8)))
+    assert client.connection_pool._waiting == 0
+    assert not client.connection_pool._in_use_connections
+    await client.aclose()
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("how", ["closed by Redis", "an answer left unread"])
+async def test_a_kept_connection_that_is_not_good_is_given_to_nobody(redis_url: str, how: str) -> None:
+    client = connect(redis_url)
+    await client.set("x", "1")
+    (kept,) = client.connection_pool._available_connections
+    if how == "closed by Redis":
+        own = await client.client_id()
+        other = connect(redis_url)
+        await other.client_kill_filter(_id=own)
+        await other.aclose()
+    else:
+        await kept.send_command("GET", "nothing")
+        await eventually(kept.can_read)
+    assert [await client.get("x") for _ in range(3)] == ["1"] * 3
+    await client.aclose()
+
+
+@pytest.mark.servers
+async def test_a_long_command_waits_for_room_and_a_short_one_for_its_answer_alone(redis_url: str) -> None:
+    client = connect(redis_url)
+    for length in (1, hanging._SHORT, 5_000_000):
+        await client.set("x", "y" * length)
+        assert len(await client.get("x")) == length
+    await client.aclose()
 
 
 @pytest.mark.servers

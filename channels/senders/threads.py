@@ -6,12 +6,11 @@ Not concurrent.futures: its threads hold up the end of the process for as long a
 import asyncio
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
+from contextlib import suppress
 from queue import SimpleQueue
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
-_Job = tuple[Future[Any], Callable[[], Any]]
 
 
 class NotBegun(Exception):
@@ -22,33 +21,74 @@ class StillRunning(Exception):
     """Time was up while the work was under way; it goes on, and nobody waits for it."""
 
 
+class _Job(Generic[T]):
+    """Work for a thread, and who waits for it. Whether it is begun or given up is decided once."""
+
+    def __init__(self, work: Callable[[], T], loop: asyncio.AbstractEventLoop) -> None:
+        self.answer: asyncio.Future[T] = loop.create_future()
+        self._work = work
+        self._loop = loop
+        self._deciding = threading.Lock()
+        self._begun = False
+        self._given_up = False
+
+    def do(self) -> None:
+        """In a thread: does the work, unless nobody waits for it any more."""
+        with self._deciding:
+            if self._given_up:
+                return
+            self._begun = True
+        try:
+            result = self._work()
+        except BaseException as error:  # handed to whoever waits
+            self._hand_over(self.answer.set_exception, error)
+        else:
+            self._hand_over(self.answer.set_result, result)
+
+    def give_up(self) -> bool:
+        """From now on it is not begun any more; False where it was."""
+        with self._deciding:
+            self._given_up = True
+            return not self._begun
+
+    def time_is_up(self) -> None:
+        """On the loop."""
+        if not self.answer.done():
+            self.answer.set_exception(NotBegun() if self.give_up() else StillRunning())
+
+    def _hand_over(self, end: Callable[[Any], None], value: object) -> None:
+        def known() -> None:
+            if not self.answer.done():
+                end(value)
+
+        # A loop that is closed waits for nothing.
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(known)
+
+
 class Threads:
     """At most `count` daemon threads, started as they are needed."""
 
     def __init__(self, count: int, name: str) -> None:
         self._count = count
         self._name = name
-        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._jobs: SimpleQueue[_Job[Any] | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
 
     async def run(self, work: Callable[[], T], timeout_s: float) -> T:
         """What `work` returns or raises. Raises NotBegun or StillRunning after `timeout_s` seconds."""
-        job: Future[T] = Future()
+        loop = asyncio.get_running_loop()
+        job = _Job(work, loop)
         self._start_thread()
-        self._jobs.put((job, work))
-        waiting = asyncio.wrap_future(job)
+        self._jobs.put(job)
+        timer = loop.call_later(max(0, timeout_s), job.time_is_up)
         try:
-            await asyncio.wait({waiting}, timeout=max(0, timeout_s))
+            return await job.answer
         except asyncio.CancelledError:
-            job.cancel()
-            waiting.add_done_callback(_read)
+            job.give_up()
             raise
-        if waiting.done():
-            return waiting.result()
-        if job.cancel():
-            raise NotBegun
-        waiting.add_done_callback(_read)
-        raise StillRunning
+        finally:
+            timer.cancel()
 
     def close(self) -> None:
         """Lets the threads end as their work does."""
@@ -63,20 +103,6 @@ class Threads:
             thread.start()
 
     def _work(self) -> None:
-        while (taken := self._jobs.get()) is not None:
-            job, work = taken
-            if not job.set_running_or_notify_cancel():
-                continue
-            try:
-                result = work()
-            except BaseException as error:  # handed to whoever waits
-                job.set_exception(error)
-            else:
-                job.set_result(result)
-            del job, work, taken
-
-
-def _read(abandoned: asyncio.Future[Any]) -> None:
-    """Takes an end that nobody waits for, lest asyncio complain of it."""
-    if not abandoned.cancelled():
-        abandoned.exception()
+        while (job := self._jobs.get()) is not None:
+            job.do()
+            del job
