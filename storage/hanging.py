@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Final
 
+import hiredis
 import redis.asyncio
 from redis import exceptions
 from redis.asyncio.retry import Retry
@@ -76,7 +77,7 @@ class WatchedPool(redis.asyncio.BlockingConnectionPool):
         """A connection that writes its commands with hiredis, as redis-py's blocking ones do: its own way takes ten
         times as long, which for the arguments of route's script was a fifth of all that a person costs."""
         connection: Any = super().make_connection()  # type: ignore[no-untyped-call]
-        connection.pack_command = HiredisRespSerializer().pack
+        connection.pack_command = partial(_packed, HiredisRespSerializer().pack)
         connection.send_packed_command = partial(_send, connection, connection.send_packed_command)
         return connection
 
@@ -121,6 +122,12 @@ class WatchedPool(redis.asyncio.BlockingConnectionPool):
     async def disconnect(self, inuse_connections: bool = True) -> None:
         self.hanging.stop()
         await super().disconnect(inuse_connections)
+
+
+def _packed(pack: Callable[..., list[bytes]], *command: Any) -> list[bytes]:
+    """A command as it is written. redis-py looks at each argument first; those of scripts are text and numbers, and may
+    be a thousand."""
+    return [hiredis.pack_command(command)] if command[0] == "EVALSHA" else pack(*command)
 
 
 async def _send(connection: Any, send: Callable[..., Awaitable[None]], command: Any, check_health: bool = True) -> None:

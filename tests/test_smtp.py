@@ -179,6 +179,13 @@ async def test_the_servers_own_name_of_a_mail_is_kept(sender: Sender, fake: Smtp
     assert (await sender.send(message)).provider_id == f"{message.delivery}@example.com"
 
 
+@pytest.mark.parametrize("text", ["Come at nine.", ".first\n..second\nlast", "ends with\n.", "Grüße\n.zwei"])
+async def test_every_line_of_a_mail_arrives_as_it_was_written(sender: Sender, fake: SmtpFake, text: str) -> None:
+    assert (await sent(sender, text=text)).kind is SENT
+    assert (await sent(sender, text="after it")).kind is SENT
+    assert [mail["text"].split("\n\n-- \n")[0].split("\n\nhttp")[0] for mail in fake.taken] == [text, "after it"]
+
+
 async def test_a_connection_is_used_again(sender: Sender, fake: SmtpFake) -> None:
     for _ in range(10):
         assert (await sent(sender)).kind is SENT
