@@ -11,7 +11,7 @@ from tocsin.actors.outages import say
 from tocsin.domain import ids
 from tocsin.domain.delivery import Channel, Reason
 from tocsin.domain.errors import Unavailable
-from tocsin.domain.event import Contact, Event, Recipient
+from tocsin.domain.event import Contact, Event, Recipient, addresses_of
 from tocsin.domain.plan import Plan, PlannedStep, plan_for
 from tocsin.domain.preferences import allows
 from tocsin.storage.calls import correlation
@@ -78,7 +78,8 @@ class _Planner:
         """The notification of somebody who was named, perhaps with details; `contact` is None for who is not known."""
         if contact is None:
             return self._routing(person.id, {}, known=False)
-        addresses = contact.overlaid(person).addresses()
+        devices, phone, email = len(contact.tokens), person.phone or contact.phone, person.email or contact.email
+        addresses = addresses_of(person.id, devices, phone, email)
         return self._routing(person.id, addresses, active=contact.active, opt_outs=contact.opt_outs)
 
     def of_found(self, person: Found) -> Routing:

@@ -6,7 +6,6 @@ What the scripts write is heard by MONITOR, in one round apart: so the limit is 
 script may come to write.
 """
 
-import asyncio
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +16,7 @@ from typing import Any, Final
 from urllib.parse import unquote
 
 import redis
+import uvloop
 
 from tocsin.bench import crowd
 from tocsin.bench.report import Figure, beside
@@ -88,7 +88,7 @@ class _Stage:
         ready = [_as_arguments(call) for call in heard]
         ours, lua, single = [], [], []
         for number in range(_ROUNDS):
-            ours.append(self.people / asyncio.run(self._round(number, inline=inline)))
+            ours.append(self.people / uvloop.run(self._round(number, inline=inline)))
             lua.append(self.people / _timed(client, lambda: _in_lua(client, ready)))
             single.append(self.people / _timed(client, lambda: _in_pipelines(client, heard)))
         client.close()
@@ -113,7 +113,7 @@ class _Stage:
         """What the scripts of one round wrote, a list for each call."""
         client = redis.Redis.from_url(self.servers.redis_url)
         with _monitor(self.servers, self.where) as log:
-            asyncio.run(self._round(_ROUNDS, inline=inline))
+            uvloop.run(self._round(_ROUNDS, inline=inline))
             client.echo("the end")
             while b'"the end"' not in log.read_bytes()[-4_096:]:
                 time.sleep(0.05)
