@@ -106,7 +106,9 @@ class LifeKeeper:
 
     async def _leave(self) -> None:
         with suppress(Unavailable):
-            while not await self._has_nothing_to_tell():  # noqa: ASYNC110  # the other end is in Redis
+            while not await self._has_nothing_to_tell():
+                if self._testified and self._testified == self._life.coming:
+                    return
                 await asyncio.sleep(_LOST_LOOK_S)
             await self._postgres.call(lives.leave, self._name)
 
@@ -114,6 +116,9 @@ class LifeKeeper:
         life, found = self._life, await self._ask()
         if found.epoch == life.epoch and found.reached >= found.expected:
             life.stored_before(found.oldest_ms, found.now_ms)
+        else:
+            # Lost as this process stops: nobody else can tell what it knows.
+            await self._judge(found)
         return not life.testimony()
 
     async def _ask(self) -> Look:

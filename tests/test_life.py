@@ -278,6 +278,29 @@ async def test_who_stopped_with_nothing_to_tell_is_not_waited_for(process: Proce
 
 
 @pytest.mark.servers
+@pytest.mark.parametrize("away", [False, True])
+async def test_who_stops_as_redis_is_lost_tells_what_it_knows_before_it_goes(
+    process: Process, other: Process, monkeypatch: pytest.MonkeyPatch, away: bool
+) -> None:
+    """Also with Postgres away: what it tells lies in the journal, and the rebuild finds it there."""
+    event = an_event_of(SMS_NOW)
+    await other.accept(event, "u1")
+    await other.route_all(event)
+    (claim,) = await other.begun()
+    await other.store.attempts.record([Ending(claim, Status.SENT, {"provider": "p"})])
+    await process.flush()
+    if away:
+        postgres = Postgres(load({}).with_values({"postgres.url": NOWHERE}).postgres)
+        monkeypatch.setattr(other.store.keeper, "_postgres", postgres)
+    await other.store.keeper.leave()
+    assert await process.rebuilt()
+    await process.route_all(event)
+    await process.stored()
+    assert await process.statuses(event) == {"SENT": 1}
+    assert await process.claim(resend=True) == []
+
+
+@pytest.mark.servers
 async def test_who_died_long_before_the_loss_is_not_waited_for(process: Process, other: Process) -> None:
     await process.flush()
     await process.store.keeper.look()

@@ -223,6 +223,25 @@ async def test_what_may_have_begun_since_anything_was_stored_is_uncertain_and_wh
         ("SMS", ends, True), ("EMAIL", waits, False)]  # fmt: skip
 
 
+async def test_what_is_known_of_an_attempt_is_not_hidden_by_what_happened_to_its_event_since(
+    process: Process, other: Process
+) -> None:
+    """Who routed it died long before the loss; who sent it tells that nobody knows whether it went out."""
+    event = an_event_of(SMS_NOW)
+    await process.accept(event, "u1")
+    await process.stored()
+    await other.route_all(event)
+    (claim,) = await process.begun()
+    await process.store.attempts.record([Ending(claim, Status.UNCERTAIN, {"provider": "p", "reason": "timeout"})])
+    await process.store.stops.withdraw([event.id], "changed plans", "editor", 1)
+    await process.ask("delete from witnesses where name = %s", other.name)
+    await process.flush()
+    assert await process.rebuilt()
+    await process.route_all(event)
+    await process.stored()
+    assert await process.statuses(event) == {"UNCERTAIN": 1}
+
+
 async def test_a_send_under_way_ends_as_its_sender_says(process: Process) -> None:
     event = an_event_of(SMS_NOW)
     await process.accept(event, "u1")

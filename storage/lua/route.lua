@@ -44,9 +44,12 @@ local function may_have_begun(step)
   return doubt_ms and step.channel ~= 'IN_APP' and step.reason == '' and step.after <= doubt_ms
 end
 
--- Where a step stands from the beginning: its status, and the reason where it has one.
-local function begin_step(step, kind)
-  if step.reason ~= '' then
+-- Where a step stands from the beginning: its status, and the reason where it has one. Of one that is known nothing is
+-- told that would supersede what is.
+local function begin_step(step, kind, is_known)
+  if is_known then
+    return step.after == 0 and 'QUEUED' or 'SCHEDULED'
+  elseif step.reason ~= '' then
     return 'SUPPRESSED', step.reason
   elseif may_have_begun(step) then
     return step.after == 0 and 'QUEUED' or 'SCHEDULED'
@@ -70,16 +73,19 @@ local function open_step(step, status)
   }
 end
 
--- What becomes of a plan, for all who share it: whether it is listed, its steps that are open, those of them that are
--- ready with their time and the end of their name as the index has them, when the next of the others is due, and the
--- flight of whoever has no other. It is told in `courses`, at `place`.
+-- What becomes of a plan, for all who share it and of whom the same is known: whether it is listed, its steps that are
+-- open, those of them that are ready with their time and the end of their name as the index has them, when the next of
+-- the others is due, and the flight of whoever has no other. It is told in `courses`, at `place`.
 local courses = {}
-local function begin_plan(steps, kind)
+local function begin_plan(steps, kind, known)
   local course, told = { place = int(#courses), listed = false, open = {}, ready = {} }, {}
   for _, step in ipairs(steps) do
-    local status, reason = begin_step(step, kind)
+    local is_known = string.find(known, ',' .. int(step.number) .. ',', 1, true) ~= nil
+    local status, reason = begin_step(step, kind, is_known)
     if status == 'DELIVERED' then
       course.listed = true
+    elseif is_known then
+      -- It is in motion already, or done.
     elseif status == 'QUEUED' or status == 'SCHEDULED' then
       local open = open_step(step, status)
       table.insert(course.open, open)
@@ -103,11 +109,24 @@ for number = 0, tonumber(ARGV[12]) - 1 do
   plans[int(number)] = { steps = steps }
 end
 
+-- The steps of a notification that are known, as ",2,4,": IN_APP is none of them.
+local function known_steps(steps, id)
+  local known = ','
+  for _, step in ipairs(steps) do
+    local place = id .. ':' .. int(step.number)
+    if step.channel ~= 'IN_APP' and redis.call('HEXISTS', ns .. ':known:' .. event, place) == 1 then
+      known = known .. int(step.number) .. ','
+    end
+  end
+  return known
+end
+
 local function course_of(plan, id, user, read)
   local alone = not withdrawn and partly and is_cancelled(event, id, user)
   local kind = (withdrawn or alone) and 'withdrawn' or read and 'read' or 'unread'
-  plan[kind] = plan[kind] or begin_plan(plan.steps, kind)
-  return plan[kind]
+  local known = again and known_steps(plan.steps, id) or ','
+  plan[kind .. known] = plan[kind .. known] or begin_plan(plan.steps, kind, known)
+  return plan[kind .. known]
 end
 
 local ready, due, indexed = {}, {}, {}
@@ -116,12 +135,10 @@ local function rejoin_flight(id, user, course)
   local flight = load_flight(id)
     or { id = id, user = user, event = event, critical = critical, read = tonumber(read_mark(id) or 0), steps = {} }
   for _, step in ipairs(course.open) do
-    if redis.call('HEXISTS', ns .. ':known:' .. event, id .. ':' .. int(step.number)) == 0 then
-      table.insert(flight.steps, step)
-      if step.status ~= 'W' then
-        wait_in_channel(flight, step)
-        ready[step.channel] = true
-      end
+    table.insert(flight.steps, step)
+    if step.status ~= 'W' then
+      wait_in_channel(flight, step)
+      ready[step.channel] = true
     end
   end
   if #flight.steps > 0 then

@@ -15,7 +15,7 @@ History = dict[str, dict[str, Any]]
 RESENT = frozenset({"EMAIL", "PUSH"})
 """Channels whose unknown outcomes are sent again; SMS is held (settings.toml, `on_uncertain`)."""
 OPEN = frozenset({"SCHEDULED", "QUEUED", "RETRYING", "SENDING"})
-_KILLS = ("kill_actors", "stop_actors")
+_KILLS = ("kill_actors",)
 _TESTIFIED_MS = 8_000
 
 
