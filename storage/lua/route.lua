@@ -124,7 +124,7 @@ end
 local function course_of(plan, id, user, read)
   local alone = not withdrawn and partly and is_cancelled(event, id, user)
   local kind = (withdrawn or alone) and 'withdrawn' or read and 'read' or 'unread'
-  local known = again and known_steps(plan.steps, id) or ','
+  local known = again and known_steps(plan.steps, id) or ''
   plan[kind .. known] = plan[kind .. known] or begin_plan(plan.steps, kind, known)
   return plan[kind .. known]
 end
