@@ -38,6 +38,7 @@ from tocsin.http.problems import (
     NO_RECIPIENTS,
     NO_STEPS,
     NOTHING_ACCEPTED,
+    STILL_RUNNING,
     TOO_MANY,
     UNAVAILABLE,
     UNKNOWN_CHANNEL,
@@ -174,9 +175,14 @@ def _refused(index: int, problem: Problem) -> BulkItem:
 
 
 def _nothing_accepted(results: Sequence[BulkItem]) -> Problem:
-    away = all(item.status == 503 for item in results)
+    """What is worth repeating says so: callers give up what they hear 422 of."""
     more = {"results": [item.model_dump(mode="json") for item in results]}
-    return Problem(UNAVAILABLE, retry_after_s=5, more=more) if away else Problem(NOTHING_ACCEPTED, more=more)
+    if all(item.status == UNAVAILABLE.status for item in results):
+        return Problem(UNAVAILABLE, retry_after_s=5, more=more)
+    codes = {str(item.problem["code"]) for item in results if item.problem and item.status != UNAVAILABLE.status}
+    if codes <= {STILL_RUNNING.code, KEY_BUSY.code}:
+        return Problem(STILL_RUNNING if STILL_RUNNING.code in codes else KEY_BUSY, retry_after_s=1, more=more)
+    return Problem(NOTHING_ACCEPTED, more=more)
 
 
 def _posting_of(body: PostNotification) -> Posting:

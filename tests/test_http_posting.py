@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.served import ADMIN_KEY, ASHA, BINA, EVENT, SETTINGS, Served, problem_of, serving
@@ -375,6 +376,23 @@ async def test_a_bulk_of_which_nothing_is_accepted_is_refused(served: Served) ->
     )
     body = problem_of(answer, 422, "nothing_accepted")
     assert body["results"][0]["problem"]["code"] == "no_recipients"
+
+
+async def test_a_bulk_of_which_all_is_still_running_is_worth_repeating(served: Served) -> None:
+    """Who took the first died with it: its key is free again after a minute."""
+    client, asked = served.store._client, {"notifications": [{**EVENT, "recipients": [ASHA]}]}
+
+    async def post() -> httpx.Response:
+        return await served.api.post("/api/notifications/bulk", json=asked, headers={"Idempotency-Key": "k"})
+
+    assert (await post()).status_code == 202
+    (place,) = [name for name in await client.keys("*") if name.endswith(":bulk:0:k")]
+    kept = json.loads(await client.get(place))
+    await client.set(place, json.dumps({"hash": kept["hash"], "by": "another"}))
+    answer = await post()
+    body = problem_of(answer, 409, "idempotency_running")
+    assert answer.headers["retry-after"] == "1"
+    assert body["results"][0]["problem"]["code"] == "idempotency_running"
 
 
 async def test_an_event_of_a_bulk_that_cannot_be_read_stops_no_other(served: Served) -> None:
