@@ -9,7 +9,7 @@ import uvicorn
 import uvloop
 from prometheus_client import CollectorRegistry
 
-from tocsin.cli.collecting import collect_seldom
+from tocsin.cli.interpreter import collect_seldom
 from tocsin.cli.logs import set_up
 from tocsin.domain.event import Event, Recipient
 from tocsin.domain.settings import load

@@ -24,8 +24,8 @@ from tocsin.channels.contract import Askable, BuildContext, Sender, rate_of
 from tocsin.channels.registry import build_senders, context_of
 from tocsin.channels.sandbox.sandbox import Sandbox
 from tocsin.cli.check_start import check_start
-from tocsin.cli.collecting import collect_seldom
 from tocsin.cli.credentials import with_credentials
+from tocsin.cli.interpreter import collect_seldom, take_short_turns
 from tocsin.cli.listening import Server, address_of, listen
 from tocsin.cli.stopping import Stopping, Threads, leave
 from tocsin.domain.delivery import Channel
@@ -238,6 +238,8 @@ def run(settings: Settings, parts: Parts) -> None:
             settings = _in_sandbox(settings, sandbox, listening)
         settings = with_credentials(settings)
         collect_seldom()
+        if parts.http:
+            take_short_turns()
         uvloop.run(Process(settings, parts, sandbox, listening, signals, figures_at).run())
         signals.last(_SERVERS_END_S)
     leave()

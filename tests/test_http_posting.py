@@ -53,7 +53,7 @@ async def test_a_request_leaves_nothing_for_the_garbage_collector(served: Served
     try:
         for _ in range(10):
             await post()
-        assert gc.collect() < 100, "the collector looks seldom (cli/collecting.py)"
+        assert gc.collect() < 100, "the collector looks seldom (cli/interpreter.py)"
     finally:
         gc.enable()
 

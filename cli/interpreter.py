@@ -1,0 +1,30 @@
+"""How Python itself runs in a process.
+
+Its garbage collector looks seldom, for requests and sends leave it nothing. What they make is let go of as they end,
+and only what is caught in a circle is left: some tracebacks of a server that went away. By its own measure the
+collector looks through all that is under way ten times in a hundred requests, which was a tenth of the processor time
+of each, and now and then through everything, when all of them wait for 15 ms.
+"""
+
+import gc
+import sys
+from typing import Final
+
+_YOUNG: Final = 20_000
+"""Objects more than there were, before it looks at those alone: a few megabytes, and milliseconds."""
+_MIDDLE, _OLD = 10, 20
+_TURN_S: Final = 0.001
+"""How long a thread that heard from Postgres waits for the event loop's to give way. By default it is five times that,
+twice a commit, and requests wait for both."""
+
+
+def take_short_turns() -> None:
+    """For a process that answers requests."""
+    sys.setswitchinterval(_TURN_S)
+
+
+def collect_seldom() -> None:
+    """To be called when the program has been read: what is there now stays, and is never looked through."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_YOUNG, _MIDDLE, _OLD)
