@@ -44,7 +44,7 @@ async def _route(store: Store, identifier: UUID, chunk: int) -> None:
     event, people = found.event, found.people
     correlation.set(event.cid)
     named = [person for person in people if isinstance(person, Recipient)]
-    contacts = await store.people.contacts_of(named) if named else {}
+    contacts = await store.people.contacts_of(named, found.contacts) if named else {}
     planner = _Planner(event)
     routings = [
         planner.of_found(person) if isinstance(person, Found) else planner.of_named(person, contacts.get(person.id))

@@ -1,6 +1,6 @@
 """What the scripts of what is in motion (flights.py) are given, and what they answer."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from json.encoder import encode_basestring_ascii
 from typing import Final, NamedTuple
@@ -8,7 +8,7 @@ from uuid import UUID
 
 from tocsin.domain.breaker import Health
 from tocsin.domain.delivery import Channel, Fact, Reason, Status
-from tocsin.domain.event import Event, Recipient
+from tocsin.domain.event import Contact, Event, Recipient
 from tocsin.domain.plan import Plan
 from tocsin.storage.found import Found
 
@@ -74,11 +74,13 @@ class Walk:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """People of an event to be routed together, and the entry of the event that they are of."""
+    """People of an event to be routed together, and the entry of the event that they are of. `contacts` are those of
+    people who were named that Redis has, by user."""
 
     event: Event
     entry: str
     people: Sequence[Recipient | Found]
+    contacts: Mapping[str, Contact]
 
 
 ANY_ENTRY: Final = "*"

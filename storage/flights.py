@@ -28,7 +28,7 @@ from tocsin.storage.flight_parts import (
     text_of,
     text_of_walk,
 )
-from tocsin.storage.found import Found, people_of
+from tocsin.storage.found import Found, contacts_in, people_of
 from tocsin.storage.keys import Keys
 from tocsin.storage.rates import limit_of
 from tocsin.storage.redis import told
@@ -130,17 +130,14 @@ class Flights:
         """The people of a chunk; none when it was routed."""
         with told():
             people = await self._client.lrange(self._keys.chunk(event, number), 0, -1)
-        return people_of(people)
+        return people_of(f"[{','.join(people)}]")
 
     async def to_route(self, event: UUID, number: int) -> Chunk | None:
         """A chunk with its event; None when it was routed."""
-        with told():
-            async with self._client.pipeline(transaction=False) as pipeline:
-                # The entry is asked first: people of a later one are not taken for people of this one.
-                pipeline.hmget(self._keys.event(event), "content", "entry")
-                pipeline.lrange(self._keys.chunk(event, number), 0, -1)
-                (content, entry), people = await pipeline.execute()
-        return Chunk(Event.model_validate_json(content), entry or "", people_of(people)) if content and people else None
+        content, entry, people, contacts = await self._scripts.run("chunk", event, number)
+        if not content or people == "[]":
+            return None
+        return Chunk(Event.model_validate_json(content), entry, people_of(people), contacts_in(contacts))
 
     async def route(
         self,

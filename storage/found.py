@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 from pydantic import TypeAdapter
 
 from tocsin.domain.delivery import Channel
-from tocsin.domain.event import Recipient, addresses_of
+from tocsin.domain.event import Contact, Recipient, addresses_of
 
 
 class Found(NamedTuple):
@@ -37,11 +37,16 @@ ENTRY: Final = """case when person.id is null and preference.user_id is null the
 
 
 _NAMED: Final = TypeAdapter(list[Recipient])
+_CONTACTS: Final = TypeAdapter(list[Contact])
 
 
-def people_of(entries: Sequence[str]) -> list[Recipient | Found]:
-    """The people of a chunk. All of them were named, or all were found."""
-    text = f"[{','.join(entries)}]"
+def contacts_in(text: str) -> dict[str, Contact]:
+    """The contacts of a JSON list, by user."""
+    return {contact.id: contact for contact in _CONTACTS.validate_json(text)}
+
+
+def people_of(text: str) -> list[Recipient | Found]:
+    """The people of a chunk, a JSON list. All of them were named, or all were found."""
     if text.startswith("[["):
         return list(map(_found_of, json.loads(text)))
     return list(_NAMED.validate_json(text))

@@ -1,6 +1,6 @@
 """Who a chunk or a claim is about: from Redis where known, else from Postgres, else by what can be said without."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from uuid import UUID
 
 from tocsin.domain.errors import PostgresAway
@@ -19,13 +19,15 @@ class People:
         self._profiles = profiles
         self._postgres = postgres
 
-    async def contacts_of(self, people: Sequence[Recipient]) -> dict[str, Contact]:
-        """The stored contact of each person; for one known only inline an empty one with the person's opt-outs. Who is
-        neither stored nor inline is left out. Raises PostgresAway when somebody cannot be judged without it."""
-        return await self._contacts_of(people, {person.id for person in people})
+    async def contacts_of(self, people: Sequence[Recipient], known: Mapping[str, Contact]) -> dict[str, Contact]:
+        """The stored contact of each person, of some of whom it is `known`; for one known only inline an empty one with
+        the person's opt-outs. Who is neither stored nor inline is left out. Raises PostgresAway when somebody cannot be
+        judged without it."""
+        return await self._contacts_of(people, dict(known), {person.id for person in people})
 
-    async def _contacts_of(self, people: Sequence[Recipient], kept: Collection[str]) -> dict[str, Contact]:
-        known = await self._profiles.known([person.id for person in people])
+    async def _contacts_of(
+        self, people: Sequence[Recipient], known: dict[str, Contact], kept: Collection[str]
+    ) -> dict[str, Contact]:
         missing = [person for person in people if person.id not in known]
         if not missing:
             return known
@@ -46,9 +48,9 @@ class People:
         given |= await self._given_before([place for place in wanted if place not in given])
         strangers = {user: person or Recipient(id=user) for (_, user), person in given.items() if user not in known}
         try:
-            contacts = known | (await self._contacts_of(list(strangers.values()), kept) if strangers else {})
+            contacts = known | (await self._contacts_of(list(strangers.values()), {}, kept) if strangers else {})
         except PostgresAway:
-            contacts = known | await self._profiles.known(list(strangers))
+            contacts = known
         return {
             (event, user): contacts[user].overlaid(person) if person else contacts[user]
             for (event, user), person in given.items()

@@ -5,10 +5,8 @@ judged while Postgres is away, and so that a claim looks at them at the last mom
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from typing import Any
 from uuid import UUID
-
-from pydantic import TypeAdapter
 
 from tocsin.domain.event import Contact, Recipient
 from tocsin.storage.keys import Keys
@@ -17,9 +15,6 @@ from tocsin.storage.scripts import MOST_ITEMS, Scripts
 
 # What was given inline is not to be forgotten before the event is, which would mean that nothing was (`inline`).
 _LONGER_MS = 3_600_000
-
-
-_CONTACTS: Final = TypeAdapter(list[Contact])
 
 
 class Profiles:
@@ -64,14 +59,6 @@ class Profiles:
                 pipeline.delete(self._keys.profile(user))
                 pipeline.hdel(self._keys.opt_outs, user)
                 await pipeline.execute()
-
-    async def known(self, users: Sequence[str]) -> dict[str, Contact]:
-        """The contacts that Redis has, by user."""
-        texts: list[str] = []
-        for first in range(0, len(users), MOST_ITEMS):
-            texts += await self._scripts.run("contacts", *users[first : first + MOST_ITEMS])
-        contacts = _CONTACTS.validate_json(f"[{','.join(filter(None, texts))}]")
-        return {contact.id: contact for contact in contacts}
 
     async def opt_outs(self, users: Sequence[str]) -> dict[str, tuple[str, ...]] | None:
         """What each of `users` switched off; None while the mirror is not complete."""

@@ -6,6 +6,7 @@ import hmac
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 from urllib.parse import urlencode
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -90,7 +91,7 @@ async def test_a_device_belongs_to_whoever_used_it_last(served: Served) -> None:
         await served.api.put(f"/api/users/{name}", json={})
         await served.api.put(f"/api/users/{name}/devices", json={"token": "one-installation"})
     assert (await served.api.get("/api/users/asha/devices")).json() == {"data": []}
-    contacts = await served.store.profiles.known(["asha", "bina"])
+    _, contacts = await served.store.profiles.reached([(uuid4(), name) for name in ("asha", "bina")])
     assert (contacts["asha"].tokens, contacts["bina"].tokens) == ((), ("one-installation",))
 
 

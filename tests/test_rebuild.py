@@ -1,7 +1,7 @@
 """Redis is emptied or rolled back: everything accepted is put back into motion, and nothing is sent twice."""
 
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from typing import Any
 from uuid import uuid4
 
@@ -18,7 +18,7 @@ from tocsin.actors.route import route
 from tocsin.domain import ids
 from tocsin.domain.delivery import Channel, Status
 from tocsin.domain.errors import RedisLost
-from tocsin.domain.event import Contact, Event, Recipient
+from tocsin.domain.event import Contact, Event
 from tocsin.domain.plan import Step
 from tocsin.domain.settings import load
 from tocsin.storage.cancellations import Cancellation, Wanted
@@ -410,10 +410,10 @@ async def test_people_that_were_looked_up_before_a_rebuild_are_not_routed_after_
     await fan_out(store, str(event.id))
     look_up = store.people.contacts_of
 
-    async def slowly(wanted: Sequence[Recipient]) -> dict[str, Contact]:
+    async def slowly(*wanted: Any) -> dict[str, Contact]:
         """Meanwhile another process routes them, and Redis is emptied and rebuilt."""
         monkeypatch.setattr(store.people, "contacts_of", look_up)
-        found = await look_up(wanted)
+        found = await look_up(*wanted)
         await route(store, str(event.id), 0)
         await process.stored()
         await process.flush()
