@@ -52,7 +52,7 @@ class Recorder:
         while (recording := self._recording()) and (left_s := end_s - time.monotonic()) > 0:
             await asyncio.wait(recording, timeout=left_s)
         late = len(self._waiting) + len(self._apart)
-        for task in recording:
+        for task in (*recording, *filter(None, [self._telling])):
             task.cancel()
         if late:
             logger.error("{} outcomes could not be recorded; they will show as uncertain", late)
