@@ -17,6 +17,9 @@ EVERY_S = 0.1
 _AWAY_S = 1.0
 _MOST_WAITING = 2
 """Calls for one channel: each claims as much as its process has room for."""
+_MOST_REPEATED = 200
+"""Calls for events and chunks: where so many wait, whoever is called again will hardly have been forgotten. Without this
+a queue that takes longer than the guard time would be given each of them again and again, and never get through."""
 
 
 async def watch(store: Store, providers: Mapping[Channel, str], rates: Mapping[Channel, Rate]) -> None:
@@ -47,10 +50,10 @@ async def escalate(store: Store, providers: Mapping[Channel, str], rates: Mappin
     for call in calls:
         kind, _, name = call.partition(":")
         if kind == "e":
-            await store.calls.put(queues.FAN_OUT, "fan_out", name)
+            await store.calls.put(queues.FAN_OUT, "fan_out", name, most_waiting=_MOST_REPEATED)
         elif kind == "c":
             event, chunk = name.split(":")
-            await store.calls.put(queues.ROUTE, "route", event, int(chunk))
+            await store.calls.put(queues.ROUTE, "route", event, int(chunk), most_waiting=_MOST_REPEATED)
         else:
             queue = queues.of_channel(Channel(name))
             await store.calls.put(queue, queue, most_waiting=_MOST_WAITING)
