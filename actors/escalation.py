@@ -18,8 +18,8 @@ _AWAY_S = 1.0
 _MOST_WAITING = 2
 """Calls for one channel: each claims as much as its process has room for."""
 _MOST_REPEATED = 200
-"""Calls for events and chunks: where so many wait, whoever is called again will hardly have been forgotten. Without this
-a queue that takes longer than the guard time would be given each of them over and over, and never get through."""
+"""Calls for events and chunks: where so many wait, who is called again will hardly have been forgotten. Without this a
+queue that takes longer than the guard time would be given each of them over and over, and never get through."""
 
 
 async def watch(store: Store, providers: Mapping[Channel, str], rates: Mapping[Channel, Rate]) -> None:
