@@ -12,7 +12,8 @@ from tocsin.storage.database import cursor
 from tocsin.storage.models import Event, Notification
 from tocsin.storage.moments import moment_of, ms_of
 
-# A notification whose routing is not stored yet gets a row with what is known; its facts fill it in (persist.py).
+# A notification whose routing is not stored yet gets a row with what is known; its facts fill it in (persist.py). The
+# commit does not wait for the disk: until it is there the journal holds the read (docs/adr/0015).
 _READ: Final = f"""
 with changed as (
 insert into notifications as known (id, user_id, read_at)
@@ -21,7 +22,7 @@ on conflict (id) do update set read_at = excluded.read_at
 where known.user_id = excluded.user_id and known.read_at is null
 returning id, event_id
 ), counted as ({OF_READ})
-select id from changed
+select id from changed cross join (select set_config('synchronous_commit', 'off', true)) as unwaited
 """  # noqa: S608  # made of constants
 
 

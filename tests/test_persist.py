@@ -122,6 +122,22 @@ def test_a_batch_ends_as_its_facts_one_by_one(connection: Any) -> None:
     assert ask(EVERYTHING) == one_by_one
 
 
+def test_a_read_does_not_wait_for_the_disk_and_nothing_else_does_so(connection: Any) -> None:
+    """Until the drain has stored it for good the journal has it (docs/adr/0015)."""
+
+    def waits() -> str:
+        ((setting,),) = ask("show synchronous_commit")
+        return str(setting)
+
+    def reading() -> str:
+        assert queries.read_now("u1", [ids.notification_id(EVENT, "u1")], AT_MS + 5)
+        return waits()
+
+    store(entries(accepted(), routed("u1")))
+    assert in_transaction(reading) == "off"
+    assert waits() == "on"
+
+
 def test_a_read_before_the_routing_is_stored_is_kept(connection: Any) -> None:
     assert queries.read_now("u1", [ids.notification_id(EVENT, "u1")], AT_MS + 5) == [ids.notification_id(EVENT, "u1")]
     assert queries.read_now("u1", [ids.notification_id(EVENT, "u1")], AT_MS + 6) == []
