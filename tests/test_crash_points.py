@@ -8,7 +8,7 @@ from tests.mortals import IN_ACTORS, PEOPLE, deliveries, mortal, nothing_left, p
 from tests.program import Program, client, eventually, running
 from tests.slow_mail import SlowMail
 
-pytestmark = [pytest.mark.servers, pytest.mark.processes, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.servers, pytest.mark.processes, pytest.mark.timeout(240)]
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def test_actors_killed_before_and_after_every_script_lose_and_double_nothing(
                 post(api, f"p{number}u")
                 assert doomed.wait(30) == -9, point
         with running(survivor):
-            eventually(lambda: settled(postgres_url, len(IN_ACTORS) * PEOPLE * 2), limit_s=60)
+            eventually(lambda: settled(postgres_url, len(IN_ACTORS) * PEOPLE * 2), limit_s=120)
             # What a killed persister had taken is stored by another, some seconds later.
             eventually(lambda: nothing_left(redis_url), limit_s=15)
             found = deliveries(postgres_url)
