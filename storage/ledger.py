@@ -55,7 +55,7 @@ where delivery.id = any(%s::uuid[]) and (event.cancelled_at is not null or note.
 
 # What Postgres refused to store may be what ended a delivery: nobody can say that it is still open.
 _REFUSED: Final = """
-select wanted from unnest(%s) as wanted
+select wanted from unnest(%s::text[]) as wanted
 where exists (select 1 from bad_facts where position(convert_to(wanted, 'UTF8') in facts) > 0)
 """
 

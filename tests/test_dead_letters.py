@@ -17,6 +17,7 @@ from tocsin.actors.messages import messages_for
 from tocsin.actors.metrics import Gauges
 from tocsin.actors.route import route
 from tocsin.domain.delivery import Channel, Reason, Status
+from tocsin.domain.ids import delivery_id
 from tocsin.domain.settings import Settings
 from tocsin.storage import bad_facts, testimony
 from tocsin.storage.by import By
@@ -421,6 +422,13 @@ async def test_what_is_known_of_people_who_are_not_stored_as_routed_is_not_done_
     assert [claim.user for claim in await begun(served, Channel.SMS)] == ["bina"]
     counts = (await event_of(served, body["id"]))["counts"]
     assert (counts["notifications"], counts["sent"]) == (2, 1)
+
+
+async def test_what_is_no_dead_letter_is_skipped_also_while_postgres_has_refused_something(served: Served) -> None:
+    body = await served.routed(recipients=[ASHA], channels=["SMS"], **NOW)
+    waiting = str(delivery_id(notification_of(body, "asha"), 1, "SMS"))
+    await served.store.postgres.call(refuse, "1-0", [{"f": "strange"}], "nobody knows it")
+    assert (await served.api.post(f"/api/deliveries/{waiting}/retry")).status_code == 409
 
 
 async def test_what_postgres_refused_to_store_something_of_is_replayed_once_that_is_settled(served: Served) -> None:

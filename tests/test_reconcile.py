@@ -336,6 +336,22 @@ async def test_an_event_that_redis_lost_goes_on_with_whom_it_had_not_reached(sce
     assert len({claim.user for claim in claims}) == len(claims) == 150
 
 
+@pytest.mark.parametrize("kind", ["recipients", "chunk"])
+async def test_an_event_of_which_redis_lost_what_was_left_to_do_goes_on(scene: Scene, kind: str) -> None:
+    event = an_event(SOON, recipient_count=50)
+    async with scene.draining():
+        await scene.store.accept(event, people(*FIFTY), None)
+        if kind == "chunk":
+            await scene.store.flights.take_page(event, "0")
+        await old(scene)
+        await scene.redis.delete(scene.keys.recipients(event.id), scene.keys.chunk(event.id, 0))
+        report = await scene.run()
+        assert (report.checks["events"].before, report.checks["events"].after) == (1, 0)
+        await fan_out(scene.store, str(event.id))
+        await route(scene.store, str(event.id), 0)
+        assert await scene.statuses() == {"QUEUED": 50}
+
+
 @pytest.mark.parametrize("over", [False, True])
 async def test_an_event_that_somebody_entered_meanwhile_is_left_alone(scene: Scene, *, over: bool) -> None:
     """Postgres has not heard yet of what came of it, so it looks as if nobody had been reached."""

@@ -37,12 +37,12 @@ local function look_at_chunks(event, chunks)
       end
     end
   end
-  return found == 0 and 'lost' or answer
+  return answer
 end
 
 local function look_at_event(event, may_go)
   local key = event_key(event)
-  local state = redis.call('HMGET', key, 'cursor', 'fanned', 'chunks', 'routed', 'audience')
+  local state = redis.call('HMGET', key, 'cursor', 'fanned', 'chunks', 'routed')
   if not state[1] then
     -- Its content alone may be there, for deliveries of it (content.lua), and goes by itself; anything else does not.
     if mend and redis.call('PTTL', key) == -1 then
@@ -51,13 +51,11 @@ local function look_at_event(event, may_go)
     return 'absent'
   elseif redis.call('PTTL', key) > 0 then
     return 'ok'
-  elseif state[2] == '0' then
-    -- Of an audience it may be that nobody was named.
-    if not state[5] and redis.call('EXISTS', ns .. ':recipients:' .. event) == 0 then
-      return 'lost'
-    end
+  elseif is_stranded(event) then
+    return 'lost'
+  elseif has_more_people(event) then
     return is_due('e:' .. event) and 'ok' or enter('e:' .. event)
-  elseif state[3] ~= state[4] then
+  elseif state[2] == '0' or state[3] ~= state[4] then
     return look_at_chunks(event, tonumber(state[3]))
   end
   if may_go and mend then
