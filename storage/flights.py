@@ -30,6 +30,7 @@ from tocsin.storage.flight_parts import (
 )
 from tocsin.storage.found import Found, contacts_in, people_of
 from tocsin.storage.keys import Keys
+from tocsin.storage.profiles import INLINE_LONGER_MS
 from tocsin.storage.rates import limit_of
 from tocsin.storage.redis import told
 from tocsin.storage.scripts import MOST_ITEMS, Scripts, Step
@@ -42,8 +43,6 @@ _RESTORED_KEPT_MS: Final = 600_000
 _GUARD_MS: Final = 5_000
 _MOST_OPEN_CHUNKS: Final = 20
 _PROGRESS: Final = ("cursor", "named", "horizon", "entry", "size", "before")
-# What was given inline is not to be forgotten before the event is, which would mean that nothing was (profiles.py).
-_INLINE_LONGER_MS: Final = 3_600_000
 
 
 class Flights:
@@ -151,9 +150,9 @@ class Flights:
         the channels with something ready; None when another has routed the chunk, or it is of another entry of the
         event. What is `beside` is sent with it."""
         critical = "1" if event.priority is Priority.CRITICAL else "0"
-        keep_ms = self.keep_ms(event)
         of_event = (event.id, number, entry, json.dumps(event.cid), critical)
-        arguments = (*of_event, *self._listing(), keep_ms, keep_ms + _INLINE_LONGER_MS, *arguments_of(routings))
+        kept = (self.keep_ms(event), INLINE_LONGER_MS)
+        arguments = (*of_event, *self._listing(), *kept, *arguments_of(routings))
         answer = await self._scripts.run_beside("route", arguments, beside)
         return (answer[0] == "1", [Channel(name) for name in answer[1:]]) if answer else None
 

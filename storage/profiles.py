@@ -5,7 +5,7 @@ judged while Postgres is away, and so that a claim looks at them at the last mom
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from tocsin.domain.event import Contact, Recipient
@@ -13,8 +13,9 @@ from tocsin.storage.keys import Keys
 from tocsin.storage.redis import told
 from tocsin.storage.scripts import MOST_ITEMS, Scripts
 
-# What was given inline is not to be forgotten before the event is, which would mean that nothing was (`inline`).
-_LONGER_MS = 3_600_000
+INLINE_LONGER_MS: Final = 3_600_000
+"""For how long what was given inline is remembered after the event is forgotten: before that it would mean that nothing
+was given."""
 
 
 class Profiles:
@@ -88,7 +89,7 @@ class Profiles:
         with told():
             async with self._client.pipeline(transaction=True) as pipeline:
                 pipeline.hset(self._keys.contacts(event), mapping=details)
-                pipeline.pexpire(self._keys.contacts(event), ttl_ms + _LONGER_MS)
+                pipeline.pexpire(self._keys.contacts(event), ttl_ms + INLINE_LONGER_MS)
                 await pipeline.execute()
 
     async def reached(

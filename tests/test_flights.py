@@ -590,6 +590,20 @@ async def test_work_that_another_has_done_is_not_put_back(bench: Bench) -> None:
     assert "FAILED" not in [fact.get("status") for fact in await bench.facts()]
 
 
+async def test_what_was_given_inline_is_there_as_long_as_an_event_of_which_a_chunk_was_given_up(bench: Bench) -> None:
+    """While the event is there, what was not given inline counts as never given."""
+    event = an_event(Step(Channel.SMS, 0), recipient_count=201)
+    await bench.flights.accept(event, people(*(f"u{number}" for number in range(201))), None)
+    for cursor in ("0", "100", "200"):
+        await bench.flights.take_page(event, cursor)
+    while await bench.flights.back_off(f"c:{event.id}:1", event.id, error="ValueError"):
+        pass
+    for chunk in (0, 2):
+        await bench.flights.route(event, chunk, [routing(event, f"u{100 * chunk}")])
+    event_ms = await bench.client.pttl(bench.keys.event(event.id))
+    assert await bench.client.pttl(bench.keys.contacts(event.id)) >= event_ms > 0
+
+
 async def test_what_is_left_of_an_event_that_was_given_up_goes_away_by_itself(bench: Bench) -> None:
     event = an_event()
     await bench.flights.accept(event, people("u1"), None)

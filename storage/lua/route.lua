@@ -1,7 +1,7 @@
 -- Turns a chunk of recipients into notifications: inbox entries, flights, the index, and one fact for all of them.
 -- People who are reached alike share a plan, and what becomes of it is worked out and told once.
 -- ARGV: namespace, event, chunk, which entry of the event it is of or '*', cid as JSON, critical, inbox prefix, cached,
---       inbox ttl_ms, keep_ms, keep_ms of what was given inline, number of plans,
+--       inbox ttl_ms, keep_ms, for how many ms more what was given inline is kept, number of plans,
 --       then for each plan: number of steps, and for each step: number, channel, after_ms, reason or '';
 --       then for each notification: id, user, number of its plan (from 0), and the addresses of the plan's steps but
 --       IN_APP's as JSON, each after a comma.
@@ -13,7 +13,7 @@ if is_lost() then
 end
 local event, chunk, entry, cid, critical = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6] == '1'
 local inbox = { prefix = ARGV[7], cached = ARGV[8] == '1', ttl = ARGV[9] }
-local keep, keep_inline = ARGV[10], ARGV[11]
+local keep, longer = ARGV[10], tonumber(ARGV[11])
 local chunk_key = ns .. ':chunk:' .. event .. ':' .. chunk
 local state = redis.call('HMGET', event_key(event), 'again', 'entry')
 if redis.call('EXISTS', chunk_key) == 0 or (entry ~= '*' and entry ~= (state[2] or '')) then
@@ -196,7 +196,8 @@ end
 tell('{"f":"routed","e":"' .. event .. '","at":' .. now_text .. ',"cid":' .. cid .. ',"published":'
   .. (inbox.cached and 'true' or 'false') .. ',"plans":[' .. table.concat(courses, ',') .. '],"n":['
   .. table.concat(routed, ',') .. ']}')
--- What callers gave of people beside their ids is kept for the sends (profiles.py).
+-- What callers gave of people beside their ids is kept for the sends (profiles.py): longer than the event, which may
+-- be kept for longer than others, for something of it was given up.
 local given = {}
 for _, person in ipairs(redis.call('LRANGE', chunk_key, 0, -1)) do
   local user = string.match(person, '^{"id":"([^"]*)",')
@@ -207,7 +208,8 @@ for _, person in ipairs(redis.call('LRANGE', chunk_key, 0, -1)) do
 end
 if #given > 0 then
   redis.call('HSET', ns .. ':contacts:' .. event, unpack(given))
-  redis.call('PEXPIRE', ns .. ':contacts:' .. event, keep_inline)
+  local event_ms = math.max(tonumber(keep), redis.call('PTTL', event_key(event)))
+  redis.call('PEXPIRE', ns .. ':contacts:' .. event, int(event_ms + longer))
 end
 redis.call('DEL', chunk_key)
 redis.call('ZREM', ns .. ':due', 'c:' .. event .. ':' .. chunk)
