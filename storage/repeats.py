@@ -36,6 +36,7 @@ class Repeats:
         self._client = client
         self._keys = keys
         self._taken: dict[str, str] = {}
+        """What the requests that are under way here have put in the place of their keys."""
         self._late: deque[tuple[Idempotency, dict[str, Any]]] = deque(maxlen=_MOST_LATE)
         self._keeping: asyncio.Task[None] | None = None
 
@@ -90,6 +91,10 @@ class Repeats:
         told_again = json.dumps({"hash": given.hash, "answer": answer})
         with told():
             await self._client.set(self._keys.idempotency(given.scope, given.key), told_again, ex=_DAY_S)
+
+    def leave(self, given: Idempotency) -> None:
+        """Leaves the key of a request taken for a while, for nobody knows what the request did."""
+        self._taken.pop(self._keys.idempotency(given.scope, given.key), None)
 
     async def abandon(self, given: Idempotency) -> None:
         """Frees the key of a request that did nothing; not one that it never took, or that has an answer by now, which

@@ -185,7 +185,8 @@ class Store:
         try:
             taken = await self._accept(event, recipients, idempotency)
         except (RedisAway, asyncio.CancelledError):
-            # Redis may have it all the same: the key stays taken for a while, until Postgres knows.
+            # Redis may have it all the same, until Postgres knows.
+            self.repeats.leave(idempotency)
             raise
         except BaseException:
             with suppress(Unavailable):

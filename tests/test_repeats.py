@@ -54,6 +54,7 @@ async def test_a_request_whose_outcome_nobody_knows_is_not_done_again_at_once(
             await store.accept(an_event(), people("u1"), KEY)
     with pytest.raises(StillRunning):
         await store.accept(an_event(), people("u1"), KEY)
+    assert store.repeats._taken == {}, "of such requests there may be any number"
 
 
 async def test_a_request_that_did_nothing_may_come_again_at_once(store: Store) -> None:
