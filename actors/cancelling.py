@@ -167,7 +167,7 @@ async def _end(store: Store, asked: Cancellation, notifications: Mapping[UUID, S
     for event, notes in notifications.items():
         for first in range(0, len(notes), MOST_ITEMS):
             some = notes[first : first + MOST_ITEMS]
-            asked.deliveries += await store.flights.withdraw(event, None, some, alone=alone)
+            asked.deliveries += await store.flights.withdraw(event, some, alone=alone)
 
 
 _STAGES: Final = {"named": _named, "unfinished": _unfinished, "events": _events, "rows": _rows, "rest": _rest}

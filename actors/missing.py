@@ -97,7 +97,7 @@ async def _judge(round_: Round, lost: Sequence[OpenDelivery]) -> None:
         if round_.mend:
             for event in await round_.store.postgres.call(ledger.cancelled_events, list(some)):
                 # Redis may have forgotten it: what is put back is then cancelled at once.
-                await round_.store.flights.withdraw(event, None)
+                await round_.store.flights.withdraw(event)
         restore = await _restoring(round_) if round_.mend else None
         lease_ms = round_.store.settings.actors.lease
         for each in await round_.store.postgres.call(put_back, some, lease_ms, restore):

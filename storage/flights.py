@@ -189,23 +189,12 @@ class Flights:
         self._scripts.life.remember(*testimony.read(user, changed))
         return answers
 
-    async def withdraw(
-        self,
-        event: UUID,
-        fact: dict[str, Any] | None,
-        notifications: Sequence[UUID] = (),
-        *,
-        keep_ms: int = 0,
-        alone: bool = False,
-    ) -> int:
-        """Marks an event withdrawn, for `keep_ms` at least, or where `alone` nothing but `notifications`; cancels what
-        waits of those (at most 100)."""
-        told_once = json.dumps(fact, separators=(",", ":")) if fact else ""
-        keep_ms, scope = max(keep_ms, self.longest_ms), "alone" if alone else "event"
-        cancelled = int(await self._scripts.run("withdraw", event, keep_ms, told_once, scope, *notifications))
-        if fact:
-            self._scripts.life.remember(fact)
-        return cancelled
+    async def withdraw(self, event: UUID, notifications: Sequence[UUID] = (), *, alone: bool = False) -> int:
+        """Cancels what waits of `notifications` (at most 100) of an event that Postgres has as withdrawn, and sees to
+        it that Redis has it so too; where `alone` nothing else of the event is withdrawn. Answers how many deliveries
+        were cancelled."""
+        scope = "alone" if alone else "event"
+        return int(await self._scripts.run("withdraw", event, self.longest_ms, scope, *notifications))
 
     async def now_ms(self) -> int:
         """The time by Redis's clock, which is the one that counts."""

@@ -188,8 +188,7 @@ async def test_an_event_that_was_withdrawn_before_it_was_entered_comes_to_its_en
 ) -> None:
     event, persister = an_event(NOW, SMS_NOW), Persister(store, "one")
     await store.postgres.call(store_accepted, [Accepted(event, people("u1"))])
-    fact = {"f": "cancelled", "e": str(event.id), "at": event.accepted_ms, "reason": "changed plans", "by": "tests"}
-    await store.flights.withdraw(event.id, fact)
+    await store.stops.withdraw([event.id], "changed plans", "tests", event.accepted_ms)
     await persister.drain()
     if forgotten:
         await store._client.delete(f"tocsin:cancelled:{event.id}")

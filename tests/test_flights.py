@@ -247,7 +247,7 @@ async def test_a_lease_lost_while_sending_ends_without_a_claim(bench: Bench, the
     if then == "read":
         await bench.flights.read("u1", [(lost.id, False)])
     elif then == "withdrawn":
-        await bench.flights.withdraw(event.id, None)
+        await bench.flights.withdraw(event.id)
     await bench.attempts.end_leases(Channel.EMAIL, steps, attempts=3, resend=True)
     told = [(attempt, status, detail.get("reason")) for _, attempt, status, detail in await bench.moves()][2:]
     assert told[:2] == [(1, "UNCERTAIN", "lease_lost"), (2, "RETRYING", "lease_lost")]
@@ -411,15 +411,23 @@ async def test_a_read_before_the_flight_is_made_stops_it(bench: Bench) -> None:
 async def test_a_withdrawn_event_starts_nothing_more(bench: Bench) -> None:
     event = an_event(Step(Channel.SMS, 0), Step(Channel.EMAIL, NEVER))
     (made,) = await routed(bench.flights, event, "u1")
-    assert await bench.flights.withdraw(event.id, {"f": "cancelled"}) == 0
+    assert await bench.flights.withdraw(event.id) == 0
     assert await bench.claim(Channel.SMS) == []
-    assert await bench.flights.withdraw(event.id, None, [made.id]) == 1
+    assert await bench.flights.withdraw(event.id, [made.id]) == 1
     assert await bench.leftovers() == set()
+
+
+async def test_what_is_withdrawn_stays_so_for_as_long_as_it_was_to(bench: Bench) -> None:
+    event, fortnight_ms = an_event(Step(Channel.SMS, 0)), 14 * 86_400_000
+    (made,) = await routed(bench.flights, event, "u1")
+    await bench.client.set(bench.keys.cancelled(event.id), "1", px=fortnight_ms)
+    assert await bench.flights.withdraw(event.id, [made.id]) == 1
+    assert await bench.client.pttl(bench.keys.cancelled(event.id)) > fortnight_ms - 60_000
 
 
 async def test_what_is_routed_after_a_withdrawal_is_cancelled_and_not_listed(bench: Bench) -> None:
     event = an_event(Step(Channel.IN_APP, 0), Step(Channel.SMS, 0))
-    await bench.flights.withdraw(event.id, None)
+    await bench.flights.withdraw(event.id)
     await routed(bench.flights, event, "u1")
     assert await bench.lists.entries("u1") == []
     assert await bench.leftovers() == set()
@@ -556,7 +564,7 @@ async def test_what_may_not_start_keeps_nobody_behind_it_waiting(bench: Bench) -
     withdrawn, wanted = an_event(Step(Channel.SMS, 0)), an_event(Step(Channel.SMS, 0))
     await routed(bench.flights, withdrawn, *(f"u{number}" for number in range(50)))
     await routed(bench.flights, wanted, "u1")
-    await bench.flights.withdraw(withdrawn.id, None)
+    await bench.flights.withdraw(withdrawn.id)
     claims = await bench.attempts.claim(Channel.SMS, "t1", 4, lease_ms=LEASE_MS, attempts=3, resend=False)
     assert [claim.event for claim in claims] == [wanted.id]
 
@@ -565,7 +573,7 @@ async def test_a_withdrawal_between_claim_and_begin_stops_the_send(bench: Bench)
     event = an_event(Step(Channel.SMS, 0))
     await routed(bench.flights, event, "u1")
     claims = await bench.claim(Channel.SMS)
-    await bench.flights.withdraw(event.id, None)
+    await bench.flights.withdraw(event.id)
     assert await bench.attempts.begin(claims, "t1", lease_ms=LEASE_MS, detail={}) == [False]
 
 
@@ -649,7 +657,7 @@ async def test_at_the_memory_limit_a_withdrawal_holds(full: Bench) -> None:
     event = an_event(Step(Channel.SMS, NEVER))
     (sms,) = await routed(full.flights, event, "u1")
     await fill(full)
-    assert await full.flights.withdraw(event.id, {"f": "cancelled"}, [sms.id]) == 1
+    assert await full.flights.withdraw(event.id, [sms.id]) == 1
 
 
 @pytest.mark.servers

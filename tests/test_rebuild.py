@@ -328,9 +328,7 @@ async def test_a_withdrawn_event_stays_withdrawn(process: Process) -> None:
     await process.accept(event, "u1")
     await process.route_all(event)
     await process.stored()
-    await process.store.flights.withdraw(
-        event.id, {"f": "cancelled", "e": str(event.id), "at": 1, "reason": "", "by": ""}
-    )
+    await process.store.stops.withdraw([event.id], "", "", 1)
     await process.flush()
     assert await process.rebuilt()
     await process.stored()

@@ -106,7 +106,7 @@ async def test_nothing_more_changes_however_often_a_script_is_sent(bench: Bench,
     assert await bench.attempts.record([Ending(one, Status.SENT, {}), failed(two, SOON_MS)]) == [False, False]
     (read,) = await flights.read(one.user, [(one.notification, False)])
     assert read.state == "changed"
-    assert await flights.withdraw(event.id, None, [one.notification, two.notification, three.notification]) == 0
+    assert await flights.withdraw(event.id, [one.notification, two.notification, three.notification]) == 0
     assert await flights.restore([lost(an_event(), sms(Status.QUEUED))]) == ["restored"]
     (listed,) = await bench.lists.entries("u1")
     await bench.lists.trim([("u1", listed.id, listed.event, listed.listed_ms)])

@@ -163,7 +163,7 @@ class Machine(RuleBasedStateMachine):
     def cancel(self, place: int, whole: bool) -> None:
         event = _pick(self.world.events, place)
         notes = [note for known, _, note in self.notes() if known is event]
-        self.do(self.bench.flights.withdraw(event.id, None, notes if whole else []))
+        self.do(self.bench.flights.withdraw(event.id, notes if whole else []))
         self.world.quiet |= set(notes)
 
     def cancel_by_filter(self, place: int, alone: bool) -> None:

@@ -1,17 +1,15 @@
 -- Cancels what has not gone out. Without ids it marks the event, which every script that starts something honours;
 -- with ids it cancels what waits of those notifications at once.
--- ARGV: namespace, event, keep_ms, fact or '', 'event' or 'alone': whether all of it is withdrawn or these
---       notifications alone, ids…
+-- ARGV: namespace, event, keep_ms, 'event' or 'alone': whether all of it is withdrawn or these notifications alone,
+--       ids…
 -- Answers how many deliveries were cancelled.
 
 free_first()
-local event, keep, fact, alone = ARGV[2], ARGV[3], ARGV[4], ARGV[5] == 'alone'
+local event, keep, alone = ARGV[2], ARGV[3], ARGV[4] == 'alone'
 local cancelled = 0
 if not alone then
-  redis.call('SET', ns .. ':cancelled:' .. event, '1', 'PX', keep)
-end
-if fact ~= '' then
-  tell(fact)
+  -- A mark that is there is kept for as long as the event needs it (stop.lua).
+  redis.call('SET', ns .. ':cancelled:' .. event, '1', 'PX', keep, 'NX')
 end
 
 -- One that is not routed yet, or of which something is under way that may fail, is marked itself.
@@ -29,7 +27,7 @@ local function is_begun(flight)
   return false
 end
 
-for position = 6, #ARGV do
+for position = 5, #ARGV do
   local flight = load_flight(ARGV[position])
   if flight and flight.event == event then
     if alone and is_begun(flight) then
