@@ -88,8 +88,7 @@ def judged(error: BaseException) -> TocsinError | None:
     original = _original(error)
     code = getattr(original, "pgcode", None)
     if code is None:
-        lost = isinstance(original, psycopg2.OperationalError | psycopg2.InterfaceError | OperationalError)
-        return PostgresAway("the connection to Postgres is lost") if lost else None
+        return PostgresAway("the connection to Postgres is lost") if _is_loss(original) else None
     if code in _SLOW:
         return TooSlow(f"Postgres is too busy for this ({code})")
     if code in _AWAY or code.startswith(_AWAY_CLASSES):
@@ -107,6 +106,13 @@ def is_conflict(error: BaseException) -> bool:
 def is_held(error: BaseException) -> bool:
     """Whether others held for too long what the transaction had to have alone."""
     return getattr(_original(error), "pgcode", None) == _HELD
+
+
+def _is_loss(error: BaseException) -> bool:
+    """Whether an error without a code is the connection's. One that breaks as its server is killed is now and then
+    told as a plain DatabaseError; what is wrong with a statement is told as one of its kinds."""
+    plain = type(error) is psycopg2.DatabaseError
+    return plain or isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError | OperationalError)
 
 
 def _original(error: BaseException) -> BaseException:

@@ -34,9 +34,9 @@ insert into event_keys (key, event_id, signature) values (%s, %s, %s) on conflic
 _TAKE_OVER: Final = "update event_keys set event_id = %s, signature = %s, at = now() where key = %s"
 # What was posted so long ago is live no more.
 _FORGET: Final = """
-delete from event_keys where key in (
-  select key from event_keys where at < now() - interval '60 days' order by at limit %s for update skip locked
-)
+delete from event_keys where ctid = any(array(
+  select ctid from event_keys where at < now() - interval '60 days' order by at limit %s for update skip locked
+))
 """
 _RECENT: Final = """
 select key, event_id, signature from event_keys

@@ -4,10 +4,10 @@ from tocsin.storage.database import cursor
 
 # A key holds for a day; what is older is replaced when it comes again (accepted.py), so that nobody waits for this.
 _FORGET = """
-delete from idempotency where (scope, key) in (
-  select scope, key from idempotency where created_at < now() - interval '2 days' order by created_at limit %s
+delete from idempotency where ctid = any(array(
+  select ctid from idempotency where created_at < now() - interval '2 days' order by created_at limit %s
   for update skip locked
-)
+))
 """
 
 

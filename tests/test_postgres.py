@@ -222,6 +222,16 @@ async def test_a_server_that_is_not_there_is_away(make: Make) -> None:
     assert "s3cret" not in str(error.value)
 
 
+async def test_a_connection_that_breaks_without_a_code_is_lost_and_a_wrong_call_is_not(make: Make) -> None:
+    def as_its_server_is_killed() -> None:
+        raise psycopg2.DatabaseError("server closed the connection unexpectedly")
+
+    with pytest.raises(PostgresAway, match="lost"):
+        await make().call(as_its_server_is_killed)
+    with pytest.raises(psycopg2.ProgrammingError, match="empty query"):
+        await make().call(ask, "")
+
+
 async def test_a_missing_schema_is_away(make: Make, postgres_url: str) -> None:
     with pytest.raises(PostgresAway, match="42P01"):
         await make(url=postgres_url.replace(_name(postgres_url), "postgres")).call(users.known, ["u1"])
