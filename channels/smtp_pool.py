@@ -17,7 +17,8 @@ from tocsin.domain.errors import SettingError
 _IDLE_BEFORE_NOOP_S: Final = 2.0
 _IDLE_BEFORE_CLOSE_S: Final = 60.0
 _ANSWER_SHARE: Final = 0.25
-"""How much of a send's time a kept connection has to say that it is good; the rest is enough for a new one."""
+"""How much of a send's time kept connections have, all together, to say that they are good; the rest is enough for a
+new one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +92,11 @@ class Pool:
         await asyncio.gather(*(_leave(connection) for connection in idle), return_exceptions=True)
 
     async def _take(self, *, fresh: bool) -> Connection:
+        answer_until_s = time.monotonic() + _ANSWER_SHARE * self._server.timeout_s
         while self._idle and not fresh:
             connection = self._idle.pop()
             try:
-                alive = await connection.alive(_ANSWER_SHARE * self._server.timeout_s)
+                alive = await connection.alive(max(0.0, answer_until_s - time.monotonic()))
             except BaseException:
                 connection.drop()
                 raise

@@ -240,8 +240,8 @@ def run(settings: Settings, parts: Parts) -> None:
         collect_seldom()
         if parts.http:
             take_short_turns()
+        stack.callback(signals.last, _SERVERS_END_S)
         uvloop.run(Process(settings, parts, sandbox, listening, signals, figures_at).run())
-        signals.last(_SERVERS_END_S)
     leave()
 
 

@@ -39,7 +39,11 @@ def read_rows(lines: Iterable[str], fit_column: Callable[[str], str], needed: It
     source = iter(lines)
     header = next(source, "").removeprefix("\ufeff")
     delimiter = max(_DELIMITERS, key=header.count)
-    columns = _columns(next(csv.reader([header], delimiter=delimiter), []), fit_column, needed)
+    try:
+        names = next(csv.reader([header], delimiter=delimiter), [])
+    except csv.Error as error:
+        raise NotATable(f"its first line is not proper CSV ({error})") from error
+    columns = _columns(names, fit_column, needed)
     reader = csv.reader(source, delimiter=delimiter, strict=True)
     while True:
         line = reader.line_num + 2

@@ -109,10 +109,10 @@ def _truth(text: str, column: str) -> bool:
 def _number(text: str, column: str) -> int | float:
     if not _is_number(text):
         raise InvalidInput(column, "it is not a number")
-    number = float(text) if set(text) & set(".eE") else int(text)
+    number = float(text)
     if not abs(number) <= GREATEST:
         raise InvalidInput(column, f"it is not within {GREATEST:.0e}")
-    return number
+    return number if set(text) & set(".eE") else int(number)
 
 
 def _list(text: str, column: str) -> list[str]:
@@ -133,7 +133,7 @@ def _object(text: str, column: str) -> dict[str, Any]:
     try:
         found = json.loads(text)
         json.dumps(found, allow_nan=False)
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
         raise InvalidInput(column, 'it is not a JSON object, such as {"gotra": "Sharma"}')

@@ -54,7 +54,8 @@ def progress_line(told: Document) -> str:
     counts = told["counts"]
     parts = [(name, counts[name]) for name in ("sent", "delivered", "failed", "cancelled", "uncertain", "waiting")]
     parts.insert(3, ("suppressed", sum(counts["suppressed"].values())))
-    return f"{told['status']}: {reached(counts)}; " + ", ".join(f"{count} {name}" for name, count in parts if count)
+    standing = ", ".join(f"{count} {name}" for name, count in parts if count)
+    return f"{told['status']}: {reached(counts)}" + (f"; {standing}" if standing else "")
 
 
 def tell_notification(screen: Screen, notification: Document) -> None:

@@ -59,6 +59,24 @@ def test_a_line_that_cannot_be_imported_says_why(line: str, column: str, reason:
     assert reason in bad.reason
 
 
+@pytest.mark.parametrize(
+    ("column", "text"),
+    [
+        ("attributes.age:number", "9" * 5_000),
+        ("attributes.age:number", "1e999"),
+        ("attributes.age:number", "nan"),
+        ("attributes", f'{{""age"": {"9" * 5_000}}}'),
+        ("attributes", "[" * 100_000),
+    ],
+    ids=["digits", "exponent", "none at all", "digits in JSON", "depth"],
+)
+def test_a_value_beyond_all_measure_is_a_bad_line_like_any_other(column: str, text: str) -> None:
+    bad, good = read(f"id,{column}\n", f'u1,"{text}"\n', "u2,\n")
+    assert isinstance(bad, BadLine)
+    assert (bad.line, bad.column) == (2, column)
+    assert good == Person(3, "u2", {})
+
+
 def test_a_bad_line_does_not_stop_the_others() -> None:
     kinds = [type(line) for line in read(HEADER, "u1,bad,,\n", "u2,,,\n", 'u3,"x"y,,\n', "u4,,,\n")]
     assert kinds == [BadLine, Person, BadLine, Person]
@@ -81,7 +99,13 @@ def test_active_is_nothing_else() -> None:
 
 @pytest.mark.parametrize(
     ("header", "reason"),
-    [("", "no first line"), ("id,fax\n", "'fax'"), ("id,name,name\n", "twice"), ("email,name\n", "'id' is missing")],
+    [
+        ("", "no first line"),
+        ("id,fax\n", "'fax'"),
+        ("id,name,name\n", "twice"),
+        ("email,name\n", "'id' is missing"),
+        ("x" * 200_000, "not proper CSV"),
+    ],
 )
 def test_a_header_that_cannot_be_used_is_refused(header: str, reason: str) -> None:
     with pytest.raises(NotATable, match=reason):

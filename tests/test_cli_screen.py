@@ -7,6 +7,7 @@ import pytest
 from rich.console import Console
 
 from tocsin.cli.screen import Screen, plain
+from tocsin.cli.told import progress_line
 
 
 def shown(*rows: tuple[object, ...]) -> str:
@@ -34,6 +35,13 @@ def test_nothing_is_shown_as_a_dash_and_zero_as_zero() -> None:
     written = shown((None, 0))
     assert "–" in written
     assert "0" in written
+
+
+def test_an_event_that_has_no_deliveries_yet_is_told_without_any() -> None:
+    standings = ("sent", "delivered", "failed", "cancelled", "uncertain", "waiting")
+    counts = {"expected": None, "notifications": 0, "read": 0, "missing": None, "unknown": 0, "suppressed": {}}
+    told = progress_line({"status": "PENDING", "counts": counts | dict.fromkeys(standings, 0)})
+    assert told == "PENDING: recipients not resolved yet, 0 notifications, 0 read"
 
 
 def test_with_json_only_the_answer_is_written(capsys: pytest.CaptureFixture[str]) -> None:

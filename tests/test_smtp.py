@@ -224,6 +224,17 @@ async def test_a_kept_connection_that_stalls_leaves_time_for_another(
     assert fake.connections == 2
 
 
+async def test_however_many_kept_connections_stall_there_is_time_for_another(
+    sender: Sender, fake: SmtpFake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(smtp_pool, "_IDLE_BEFORE_NOOP_S", 0.0)
+    await asyncio.gather(*(sent(sender) for _ in range(sender.concurrency)))
+    kept = fake.connections
+    fake.replies["NOOP"] = HANG
+    assert (await sent(sender)).kind is SENT
+    assert (kept, fake.connections) == (sender.concurrency, kept + 1)
+
+
 async def test_a_connection_that_is_being_asked_when_its_send_is_broken_off_is_closed(
     fake: SmtpFake, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -105,6 +105,31 @@ def test_a_signal_is_heard_wherever_the_program_is() -> None:
     assert (program.returncode, program.stderr) == (0, "")
 
 
+FAILING = """
+import os, signal
+from contextlib import contextmanager
+from tocsin.cli import compose
+from tocsin.domain.settings import load
+@contextmanager
+def servers(settings, ephemeral):
+    try:
+        yield settings.with_values({"postgres.url": "postgresql://127.0.0.1:1/none", "redis.url": "redis://127.0.0.1:1"})
+    finally:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        os._exit(7)
+compose.servers = servers
+too_short = {"actors.lease": "1s", "email.smtp.host": "127.0.0.1", "email.smtp.from_email": "tell@example.org"}
+compose.run(load({}).with_values(too_short), compose.Parts(http=False, queues=("send_email",)))
+"""
+
+
+def test_a_process_that_fails_still_hears_signals_while_its_servers_end() -> None:
+    program = subprocess.run([sys.executable, "-c", FAILING], capture_output=True, text=True, check=False)
+    assert program.returncode == 1, program.stderr
+    assert "stopped by a second signal" in program.stderr
+
+
 INTERRUPTED = """
 import os, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
