@@ -4,8 +4,11 @@ import asyncio
 import os
 import signal
 import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redis import exceptions
@@ -16,6 +19,8 @@ from tocsin.storage import hanging
 from tocsin.storage import redis as reaching
 from tocsin.storage.embedded_redis import EmbeddedRedis
 from tocsin.storage.redis import connect, told
+
+Hangs = tuple[Any, Callable[[], None]]
 
 
 @pytest.mark.servers
@@ -71,46 +76,45 @@ async def test_a_long_command_waits_for_room_and_a_short_one_for_its_answer_alon
     await client.aclose()
 
 
-@pytest.mark.servers
-async def test_while_redis_hangs_only_the_first_calls_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+async def hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Hangs]:
+    """A client of a Redis that does not answer any more, which is soon noticed; and what lets it go on."""
     monkeypatch.setattr(reaching, "_TIMEOUT_S", 0.6)
     monkeypatch.setattr(hanging, "_SILENT_S", 0.3)
     server = EmbeddedRedis(tmp_path)
     client = connect(server.start())
     await client.get("x")
     assert server.pid is not None
+    go_on = partial(os.kill, server.pid, signal.SIGCONT)
     os.kill(server.pid, signal.SIGSTOP)
-    try:
-        while not client.connection_pool.hanging.lasts:
-            await asyncio.gather(*(client.get("x") for _ in range(3)), return_exceptions=True)
-        end_s = time.monotonic() + 2.5  # some looks, each in vain
-        while time.monotonic() < end_s:
-            with pytest.raises(exceptions.TimeoutError, match="Redis hangs"):
-                await client.get("x")
-            await asyncio.sleep(0.01)
-    finally:
-        os.kill(server.pid, signal.SIGCONT)
+    yield client, go_on
+    go_on()
+    await client.aclose()
+    server.stop()
+
+
+@pytest.mark.servers
+async def test_while_redis_hangs_only_the_first_calls_wait(hangs: Hangs) -> None:
+    client, go_on = hangs
+    while not client.connection_pool.hanging.lasts:
+        await asyncio.gather(*(client.get("x") for _ in range(3)), return_exceptions=True)
+    end_s = time.monotonic() + 2.5  # some looks, each in vain
+    while time.monotonic() < end_s:
+        with pytest.raises(exceptions.TimeoutError, match="Redis hangs"):
+            await client.get("x")
+        await asyncio.sleep(0.01)
+    go_on()
     async with asyncio.timeout(10):
         while client.connection_pool.hanging.lasts:
             with suppress(exceptions.TimeoutError):
                 await client.get("x")
             await asyncio.sleep(0.01)
     assert await client.get("x") is None
-    await client.aclose()
-    server.stop()
 
 
 @pytest.mark.servers
-async def test_that_redis_hangs_is_seen_though_it_still_takes_connections(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(reaching, "_TIMEOUT_S", 0.6)
-    monkeypatch.setattr(hanging, "_SILENT_S", 0.3)
-    server = EmbeddedRedis(tmp_path)
-    client = connect(server.start())
-    await client.get("x")
-    assert server.pid is not None
-    os.kill(server.pid, signal.SIGSTOP)
+async def test_that_redis_hangs_is_seen_though_it_still_takes_connections(hangs: Hangs) -> None:
+    client, _ = hangs
 
     async def call(after_s: float) -> None:
         await asyncio.sleep(after_s)
@@ -118,14 +122,9 @@ async def test_that_redis_hangs_is_seen_though_it_still_takes_connections(
             with suppress(exceptions.RedisError):
                 await client.get("x")
 
-    try:
-        # One after the other, so that somebody has always just connected.
-        async with asyncio.timeout(3):
-            await asyncio.gather(*(call(0.1 * number) for number in range(8)))
-    finally:
-        os.kill(server.pid, signal.SIGCONT)
-    await client.aclose()
-    server.stop()
+    # One after the other, so that somebody has always just connected.
+    async with asyncio.timeout(3):
+        await asyncio.gather(*(call(0.1 * number) for number in range(8)))
 
 
 async def test_a_connection_to_another_machine_is_kept_alive() -> None:
