@@ -5,6 +5,7 @@ another sender's (403) · busy- quota exceeded (429) · down- unavailable (503) 
 """
 
 import secrets
+from functools import cache
 from typing import Any, Final
 
 import jwt
@@ -33,7 +34,7 @@ class FcmServer:
     """Handles requests; `private_key` is the service account's, in PEM."""
 
     def __init__(self, outbox: Outbox) -> None:
-        key = rsa.generate_private_key(public_exponent=65537, key_size=_KEY_BITS)
+        key = _account_key()
         self.private_key = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
         self._public_key = key.public_key()
         self._outbox = outbox
@@ -87,6 +88,12 @@ class FcmServer:
             text=shown.get("body") or "",
             raw=message,
         )
+
+
+@cache
+def _account_key() -> rsa.RSAPrivateKey:
+    """One serves all servers of a process: to make it takes longer than they take to start."""
+    return rsa.generate_private_key(public_exponent=65537, key_size=_KEY_BITS)
 
 
 def _problem(status: int, word: str, code: str | None, said: str) -> WebAnswer:
