@@ -22,13 +22,16 @@ JWT_SECRET = "only-for-tests-only-for-tests-only-for-tests"
 
 Value = TypeVar("Value")
 
+_SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 0.02, 0.2
+
 # One for all looks: a client of its own for each would spend its time reading certificates that nobody needs.
 _looking = httpx.Client(timeout=2, trust_env=False)
 
 
-def eventually(look: Callable[[], Value], limit_s: float = 30.0, every_s: float = 0.02) -> Value:
-    """What `look` answers once it is true. An assertion that fails inside counts as not yet."""
-    deadline = time.monotonic() + limit_s
+def eventually(look: Callable[[], Value], limit_s: float = 30.0, every_s: float | None = None) -> Value:
+    """What `look` answers once it is true. An assertion that fails inside counts as not yet. Unless it is told how
+    often, it looks less and less often: a look may take as much of the machine as what is waited for."""
+    deadline, pause_s = time.monotonic() + limit_s, every_s or _SHORTEST_PAUSE_S
     while True:
         try:
             if value := look():
@@ -38,7 +41,8 @@ def eventually(look: Callable[[], Value], limit_s: float = 30.0, every_s: float 
             trouble = error
         if time.monotonic() > deadline:
             raise AssertionError(f"it did not come about within {limit_s} s") from trouble
-        time.sleep(every_s)
+        time.sleep(pause_s)
+        pause_s = every_s or min(_LONGEST_PAUSE_S, 1.2 * pause_s)
 
 
 def free_port() -> int:
@@ -100,7 +104,7 @@ class Program:
                 return "ready" in self.log.read_text()
             return _looking.get(f"{self.url}/ready").status_code == 200
 
-        eventually(look, limit_s, every_s=0.1)
+        eventually(look, limit_s)
         return self
 
     def signal(self, number: int) -> None:
