@@ -37,9 +37,12 @@ def mortal(folder: Path, point: str, *arguments: str, environ: dict[str, str]) -
 
 
 def short_lived(redis_url: str, postgres_url: str, **more: str) -> dict[str, str]:
-    """The environment of processes that nobody waits long for."""
+    """The environment of processes that nobody waits long for. Each death may cost a delivery an attempt, and so may
+    a moment in which the machine has no time."""
     short = {f"TOCSIN_{name}__TIMEOUT": "1s" for name in ("EMAIL__SMTP", "SMS__TWILIO", "PUSH__FCM")}
-    return environment(None, redis_url, postgres_url, TOCSIN_ACTORS__LEASE="4s", **short, **more)
+    short |= {"TOCSIN_ACTORS__LEASE": "4s", "TOCSIN_BREAKER__REST": "500ms", "TOCSIN_BREAKER__CAP": "1s"}
+    short |= {"TOCSIN_RETRY__BASE": "100ms", "TOCSIN_RETRY__CAP": "1s", "TOCSIN_RETRY__ATTEMPTS": "50"}
+    return environment(None, redis_url, postgres_url, **short, **more)
 
 
 def post(api: httpx.Client, name: str, **event: Any) -> dict[str, Any]:

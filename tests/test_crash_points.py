@@ -26,9 +26,9 @@ def test_actors_killed_before_and_after_every_script_lose_and_double_nothing(
                 post(api, f"p{number}u")
                 assert doomed.wait(30) == -9, point
         with running(survivor):
-            eventually(lambda: settled(postgres_url, len(IN_ACTORS) * PEOPLE * 2), limit_s=120)
+            eventually(lambda: settled(postgres_url, len(IN_ACTORS) * PEOPLE * 2), limit_s=60)
             # What a killed persister had taken is stored by another, some seconds later.
-            eventually(lambda: nothing_left(redis_url), limit_s=15)
+            eventually(lambda: nothing_left(redis_url), limit_s=30)
             found = deliveries(postgres_url)
             assert survivor.stop() == 0
     for delivery, channel, status, history in found:
