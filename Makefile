@@ -20,7 +20,7 @@ run: $(READY) ## start everything, with a sandbox in place of the providers
 	@exec $(BIN)/tocsin serve --sandbox
 
 test: $(READY) ## run all tests; they start what they need
-	$(BIN)/python -m pytest -n 3 --dist loadfile
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 check: $(READY) ## lint, formatting, types, and the rules of the house
 	$(BIN)/ruff check .

@@ -27,7 +27,15 @@ from tocsin.storage.migrate import migrate
 from tocsin.storage.redis import connect
 
 _TEMPLATE = "template_of_tests"
+_LONGEST = ("torture/test_torture.py", "test_image.py", "test_http_description.py")
+"""Files that take longest, in the order in which they are begun: begun at the end, one of them would run on alone."""
 _numbers = itertools.count(1)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where several processes share the files, puts the longest first."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: _place_of(item.path))
 
 
 @pytest.fixture(scope="session")
@@ -134,6 +142,11 @@ def sandbox_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program
     finally:
         if program.process and program.process.poll() is None:
             program.kill()
+
+
+def _place_of(file: Path) -> int:
+    places = (place for place, name in enumerate(_LONGEST) if file.match(name))
+    return next(places, len(_LONGEST))
 
 
 def _database(address: str, name: str) -> str:
