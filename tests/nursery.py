@@ -127,10 +127,11 @@ def _serve(answers: int) -> None:
 def _read_the_program() -> None:
     """Also what a process of it reads later than at its start: the providers' parts and what they stand on."""
     from tests import crashing
+    from tocsin import app
     from tocsin.channels import smtp
     from tocsin.channels.senders import fcm, twilio
 
-    assert all((crashing, smtp, fcm, twilio))
+    assert all((crashing, app, smtp, fcm, twilio))
     assert threading.active_count() == 1, "a fork would have one thread of several"
     gc.collect()
     gc.freeze()
