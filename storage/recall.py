@@ -15,7 +15,7 @@ from tocsin.storage.flights import READ_MARKER_MS, Flights
 from tocsin.storage.keys import Keys
 from tocsin.storage.profiles import Profiles
 from tocsin.storage.redis import told
-from tocsin.storage.scripts import MOST_ITEMS, Scripts, Step
+from tocsin.storage.scripts import MOST_ITEMS, Scripts
 
 _IN_MOTION: Final = frozenset({"flight", "chunk", "known"})
 """What is in a Redis that is older than it should be, and never in an empty one."""
@@ -114,7 +114,7 @@ class Recall:
     async def enter(self, entering: Sequence[Entering]) -> None:
         """Enters events that were on their way."""
         steps = [self._flights.accepting(each.event, each.people, None, each.again) for each in entering]
-        await self._run(steps)
+        await self._scripts.run_every(steps)
 
     async def restore(self, flights: Sequence[OpenFlight]) -> list[str]:
         """Puts notifications back into motion; answers for each step as Flights.restore does."""
@@ -125,18 +125,10 @@ class Recall:
                 self._flights.restoring(some[at : at + MOST_ITEMS], _ANSWERS_KEPT_MS)
                 for at in range(0, len(some), MOST_ITEMS)
             ]
-            for answer in await self._run(steps):
+            for answer in await self._scripts.run_every(steps):
                 answers += answer
         return answers
 
     async def begin(self) -> bool:
         """Begins the life; False when it is not to come any more."""
         return bool(await self._scripts.run("live", self._coming) == "1")
-
-    async def _run(self, steps: Sequence[Step]) -> list[Any]:
-        with told():
-            answers = await self._scripts.run_all(steps)
-            for answer in answers:
-                if isinstance(answer, Exception):
-                    raise answer
-        return answers

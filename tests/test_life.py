@@ -11,7 +11,7 @@ import redis
 from tests.scenes import people
 from tests.test_rebuild import IN_APP, SMS_LATER, SMS_NOW, Process, an_event_of, opened
 from tocsin.domain.delivery import Status
-from tocsin.domain.errors import PostgresAway, RedisAway, RedisLost
+from tocsin.domain.errors import Overloaded, PostgresAway, RedisAway, RedisLost
 from tocsin.domain.settings import load
 from tocsin.storage import life as memory
 from tocsin.storage import lives
@@ -275,6 +275,18 @@ async def test_who_stopped_with_nothing_to_tell_is_not_waited_for(process: Proce
     await process.flush()
     await process.store.keeper.look()
     assert (await process.store.postgres.call(lives.heard, process.store.life.coming)).missing == 0
+
+
+@pytest.mark.servers
+async def test_what_redis_refuses_to_be_told_again_is_told_once_it_takes_it(process: Process) -> None:
+    keeper, told_again = process.store.keeper, {"f": "read", "at": 1, "n": []}
+    process.store.life.remember(told_again)
+    await process.client.config_set("min-replicas-to-write", 1)
+    with pytest.raises(Overloaded):
+        await keeper._tell_again("next")
+    await process.client.config_set("min-replicas-to-write", 0)
+    await keeper._tell_again("next")
+    assert told_again in [fact for _, facts in await process.store.facts.take("tests", 10) for fact in facts]
 
 
 @pytest.mark.servers
