@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
 from peewee import SQL, fn
@@ -12,8 +12,6 @@ from tocsin.storage import models
 from tocsin.storage.accepted_rows import CONTENT, event_of, recipients_of
 from tocsin.storage.counts import EventCounts, counts_of
 from tocsin.storage.database import cursor
-from tocsin.storage.id_ranges import of_event
-from tocsin.storage.models import Delivery, Notification
 from tocsin.storage.moments import ms_of
 
 _GIVEN: Final = """
@@ -132,11 +130,6 @@ def given_inline(wanted: Sequence[tuple[UUID, str]]) -> dict[tuple[UUID, str], R
         people = [(event, Recipient.model_validate(person)) for event, person in query.fetchall()]
     nothing: dict[tuple[UUID, str], Recipient | None] = {place: None for place in wanted if place[0] in stored}
     return nothing | {(event, person.id): person for event, person in people if person.inline}
-
-
-def _of_event(model: type[Notification] | type[Delivery], event: UUID, *columns: Any) -> Any:
-    first, last = of_event(event)
-    return model.select(*columns).where(model.id.between(first, last), model.event_id == event).tuples()
 
 
 def _row(row: models.Event) -> EventRow:

@@ -28,7 +28,7 @@ from tocsin.storage.flight_parts import (
     text_of,
     text_of_walk,
 )
-from tocsin.storage.found import Found, contacts_in, people_of
+from tocsin.storage.found import contacts_in, people_of
 from tocsin.storage.keys import Keys
 from tocsin.storage.profiles import INLINE_LONGER_MS
 from tocsin.storage.rates import limit_of
@@ -101,11 +101,6 @@ class Flights:
             content, *told_of = await self._client.hmget(self._keys.event(event), ("content", *_PROGRESS))
         return (Event.model_validate_json(content), _progress_of(told_of)) if content else None
 
-    async def progress(self, event: UUID) -> Progress:
-        """How far an event's fan-out is."""
-        with told():
-            return _progress_of(await self._client.hmget(self._keys.event(event), _PROGRESS))
-
     async def named(self, event: UUID) -> list[str]:
         """The ids of the recipients who were named, as far as they were entered in this life of Redis."""
         with told():
@@ -124,12 +119,6 @@ class Flights:
         arguments = (event.id, cursor, MOST_ITEMS, _GUARD_MS, _MOST_OPEN_CHUNKS, self.keep_ms(event), *given)
         state, reached, chunk = await self._scripts.run_beside("fan_out", arguments, beside)
         return Page(state, reached, int(chunk) if state in {"more", "last"} and int(chunk) >= 0 else None)
-
-    async def chunk(self, event: UUID, number: int) -> list[Recipient | Found]:
-        """The people of a chunk; none when it was routed."""
-        with told():
-            people = await self._client.lrange(self._keys.chunk(event, number), 0, -1)
-        return people_of(f"[{','.join(people)}]")
 
     async def to_route(self, event: UUID, number: int) -> Chunk | None:
         """A chunk with its event; None when it was routed."""

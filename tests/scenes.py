@@ -7,7 +7,7 @@ from tocsin.domain import ids
 from tocsin.domain.delivery import Channel
 from tocsin.domain.event import Event, Recipient, Source
 from tocsin.domain.plan import PlannedStep, Priority, Step, Strategy
-from tocsin.storage.flight_parts import Page, Routing
+from tocsin.storage.flight_parts import Page, Progress, Routing
 from tocsin.storage.flights import Flights
 
 EVERYTHING_NOW = tuple(Step(channel, 0) for channel in Channel)
@@ -49,6 +49,19 @@ def routing(event: Event, user: str) -> Routing:
     )
     addresses = [f"{step.channel}-of-{user}" for step in event.steps if step.channel is not Channel.IN_APP]
     return Routing(str(ids.notification_id(event.id, user)), user, plan, addresses)
+
+
+async def progress_of(flights: Flights, event: Event) -> Progress:
+    """How far an event's fan-out is."""
+    found = await flights.to_fan_out(event.id)
+    assert found is not None
+    return found[1]
+
+
+async def chunk_of(flights: Flights, event: Event, number: int) -> list[str]:
+    """The users of a chunk; none when it was routed."""
+    found = await flights.to_route(event.id, number)
+    return [person.id for person in found.people] if found else []
 
 
 async def routed(flights: Flights, event: Event, *users: str) -> list[Routing]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.scenes import an_event, people
+from tests.scenes import an_event, people, progress_of
 from tests.test_rebuild import IN_APP, SMS_LATER, SMS_NOW, Process, opened
 from tocsin.actors import walk
 from tocsin.actors.fan_out import fan_out
@@ -138,7 +138,7 @@ async def test_who_found_people_for_an_earlier_entry_makes_no_page_of_the_next(p
     names = await known(process, 250)
     event = await posted(process, SMS_NOW)
     flights = process.store.flights
-    late = walk.AudienceWalk(process.store, event, await flights.progress(event.id))
+    late = walk.AudienceWalk(process.store, event, await progress_of(flights, event))
     await flights.take_page(event, "0")
     found = await late.following("@")
     await fan_out(process.store, str(event.id))

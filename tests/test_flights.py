@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 
-from tests.scenes import an_event, people, routed, routing
+from tests.scenes import an_event, chunk_of, people, routed, routing
 from tests.workbench import GONE_MS, LEASE_MS, NEVER, Bench, eventually
 from tocsin.domain.delivery import Channel, Reason, Status
 from tocsin.domain.errors import Overloaded
@@ -56,7 +56,7 @@ async def test_an_event_is_fanned_out_page_by_page_and_says_when_it_is_complete(
         ("last", "250", 2),
     ]
     for chunk in (2, 0, 1):
-        chunk_users = [person.id for person in await bench.flights.chunk(event.id, chunk)]
+        chunk_users = await chunk_of(bench.flights, event, chunk)
         await bench.flights.route(event, chunk, [routing(event, user) for user in chunk_users])
     told = [(fact["status"], fact["expected"]) for fact in await bench.facts() if fact["f"] == "event"]
     assert told == [("PROCESSING", None), ("COMPLETED", 250)]

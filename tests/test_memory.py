@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from tests.program import Program, client, environment, posted, running
 from tests.program import eventually as in_time
-from tests.scenes import an_event, people, routed, routing
+from tests.scenes import an_event, chunk_of, people, progress_of, routed, routing
 from tests.served import EVENT
 from tests.stored import ask
 from tests.test_lanes import Carrier
@@ -237,16 +237,16 @@ async def test_recipients_wait_for_room_and_are_planned_by_themselves(store: Sto
     await store.flights.accept(event, people(*everybody), None)
     store.memory._used_share, store.memory._asked_at = 0.85, float("inf")
     await fan_out(store, str(event.id))
-    assert (await store.flights.progress(event.id)).cursor == "0"
+    assert (await progress_of(store.flights, event)).cursor == "0"
     store.memory._used_share = 0.7
     await fan_out(store, str(event.id))
     store.memory._used_share = 0.85
     await route(store, str(event.id), 0)
-    assert len(await store.flights.chunk(event.id, 0)) == 100
+    assert len(await chunk_of(store.flights, event, 0)) == 100
     assert await store._client.zscore(store._keys.due, f"c:{event.id}:0")
     store.memory._used_share = 0.7
     await route(store, str(event.id), 0)
-    assert await store.flights.chunk(event.id, 0) == []
+    assert await chunk_of(store.flights, event, 0) == []
 
 
 def test_the_shares_must_lie_in_their_order() -> None:

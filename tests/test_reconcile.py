@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 from prometheus_client import CollectorRegistry
 
-from tests.scenes import an_event, people, routing
+from tests.scenes import an_event, people, progress_of, routing
 from tests.stored import ask, draining, lent
 from tests.workbench import place_of
 from tocsin.actors import short
@@ -365,7 +365,7 @@ async def test_an_event_that_somebody_entered_meanwhile_is_left_alone(scene: Sce
         page = await scene.store.flights.take_page(event, "0")
         await scene.store.flights.route(event, page.chunk or 0, [routing(event, user) for user in FIFTY])
     assert await reenter(scene.store, event.id, exact=True) == 0
-    assert (await scene.store.flights.progress(event.id)).cursor == ("50" if over else "0")
+    assert (await progress_of(scene.store.flights, event)).cursor == ("50" if over else "0")
 
 
 async def test_an_event_that_redis_lost_with_its_flights_goes_on_too(scene: Scene) -> None:

@@ -10,7 +10,7 @@ import pytest
 from redis.exceptions import ResponseError
 
 from tests.clock import Clock
-from tests.scenes import an_event, people, routed, routing
+from tests.scenes import an_event, chunk_of, people, routed, routing
 from tests.test_restore import lost, sms
 from tests.workbench import LEASE_MS, Bench
 from tocsin.domain.delivery import Channel, Reason, Status
@@ -276,7 +276,7 @@ async def test_a_page_that_comes_again_is_not_made_again(bench: Bench) -> None:
     resend = await again(bench, "fan_out", bench.flights.take_page(event, "0"))
     await bench.flights.take_page(event, "100")
     assert (await resend())[0] == "gone"
-    assert [len(await bench.flights.chunk(event.id, number)) for number in range(3)] == [100, 50, 0]
+    assert [len(await chunk_of(bench.flights, event, number)) for number in range(3)] == [100, 50, 0]
 
 
 async def test_a_read_that_comes_again_says_once_more_that_it_changed_something(bench: Bench) -> None:
@@ -330,7 +330,7 @@ async def test_what_broke_off_half_way_is_done_when_it_is_called_again(bench: Be
     await bench.flights.accept(event, people("u1", "u2"), None)
     page = await bench.flights.take_page(event, "0")
     assert page.chunk == 0
-    assert [person.id for person in await bench.flights.chunk(event.id, 0)] == ["u1", "u2"]
+    assert await chunk_of(bench.flights, event, 0) == ["u1", "u2"]
 
 
 async def test_an_event_whose_entry_broke_off_can_be_entered_again(bench: Bench, clock: Clock) -> None:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from tests.clock import Clock
-from tests.scenes import an_event, people, routing
+from tests.scenes import an_event, chunk_of, people, routing
 from tests.workbench import Bench
 from tocsin.domain import ids
 from tocsin.domain.delivery import OPEN, RANK, Channel, History, Reason, Status, merge, parse_key, shown_attempt
@@ -384,7 +384,7 @@ class Machine(RuleBasedStateMachine):
         self.no_attempt_is_sent_twice()
 
     def _route(self, event: Event) -> None:
-        if self.do(self.bench.flights.chunk(event.id, 0)):
+        if self.do(chunk_of(self.bench.flights, event, 0)):
             self.do(self.bench.flights.route(event, 0, [routing(event, user) for user in self.world.users[event.id]]))
 
     def _record(self, claim: Claim, status: Status, retry_in_ms: int | None = None) -> None:
