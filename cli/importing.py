@@ -29,6 +29,8 @@ _KEPT: Final = 1_000
 """How many bad lines the answer for programs names."""
 _SHOWN: Final = 50
 _TOO_LARGE: Final = 413
+_MENDS: Final = {"unknown_topic": "Mend its spelling, or import with --make."}
+"""What to do here about what the server finds wrong, where it knows of the API alone."""
 
 report_option: Final = click.option(
     "--report",
@@ -230,8 +232,8 @@ def rejected(lines: Sequence[Line], answer: Any, columns: dict[str, str]) -> lis
     found = []
     for each in answer["rejected"]:
         named = str(each["field"]).strip("/").split("/")[0]
-        column = columns.get(named, named)
-        found.append(BadLine(lines[each["index"]].line, column, each["detail"], each["mend"]))
+        column, mend = columns.get(named, named), _MENDS.get(each["code"], each["mend"])
+        found.append(BadLine(lines[each["index"]].line, column, each["detail"], mend))
     return found
 
 

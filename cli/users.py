@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -68,4 +69,5 @@ def _members_of(person: Person) -> list[Membership]:
 async def _join(server: Server, members: Sequence[Membership], *, makes: bool) -> list[BadLine]:
     body = {"members": [member.given for member in members], "makeTopics": makes}
     answer = await put_batch(server, "/api/memberships", body)
-    return rejected(members, answer, {"topic": "topics", "roles": "topics"})
+    bad = rejected(members, answer, {"topic": "topics", "roles": "topics"})
+    return [replace(each, reason=f"The person is stored, but not made a member. {each.reason}") for each in bad]

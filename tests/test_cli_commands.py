@@ -261,6 +261,7 @@ def test_a_topic_is_made_filled_from_a_table_and_told(shell: Shell, api: httpx.C
     people.write_text("id,attributes.age:number,topics\ncrowd-1,41,crowd:1=head|crowd:3=elder\ncrowd-2,17,crowd:4\n")
     with_topics = shell.answer("users", "import", str(people), status=1)
     assert [(bad["line"], bad["column"]) for bad in with_topics["bad"]] == [(2, "topics"), (3, "topics")]
+    assert all("is stored" in bad["reason"] and "--make" in bad["mend"] for bad in with_topics["bad"])
     assert shell.answer("users", "import", str(people), "--make")["imported"] == 2
     joined = shell.answer("topics", "members", "crowd:3")["data"]
     assert [(each["userId"], each["roles"]) for each in joined] == [("crowd-1", ["elder"])]
