@@ -21,8 +21,10 @@ from tocsin.domain.errors import RedisLost
 from tocsin.domain.event import Contact, Event
 from tocsin.domain.plan import Step
 from tocsin.domain.settings import load
+from tocsin.storage.by import By
 from tocsin.storage.cancellations import Cancellation, Wanted
 from tocsin.storage.database import cursor
+from tocsin.storage.dead_letters import LetterFilter
 from tocsin.storage.event_queries import event_audit
 from tocsin.storage.flight_parts import Claim, Ending
 from tocsin.storage.postgres import Postgres
@@ -221,6 +223,27 @@ async def test_what_may_have_begun_since_anything_was_stored_is_uncertain_and_wh
     waits = "CANCELLED" if since else "SCHEDULED"
     assert told == [("IN_APP", "DELIVERED" if since != "withdrawn" else "CANCELLED", False), ("EMAIL", ends, True),
         ("SMS", ends, True), ("EMAIL", waits, False)]  # fmt: skip
+
+
+async def test_what_may_have_begun_stays_in_doubt_when_its_event_is_given_up_and_replayed(
+    process: Process, other: Process
+) -> None:
+    event = an_event_of(SMS_NOW)
+    await process.accept(event, "u1")
+    await process.stored()
+    await other.route_all(event)
+    assert len(await other.begun()) == 1
+    await process.flush()
+    assert await process.rebuilt()  # the other one does not say a word
+    while await process.store.flights.back_off(f"e:{event.id}", event.id, error="ValueError"):
+        pass
+    await process.stored()
+    replayed, _ = await process.store.revival.replay(LetterFilter(ids=(event.id,)), 10, By("admin", "c1"))
+    assert replayed.replayed == [event.id]
+    await process.route_all(event)
+    assert await process.claim() == []
+    await process.stored()
+    assert await process.statuses(event) == {"UNCERTAIN": 1}
 
 
 async def test_what_is_known_of_an_attempt_is_not_hidden_by_what_happened_to_its_event_since(

@@ -10,7 +10,7 @@ if is_lost() then
 end
 local event, generation, seen = ARGV[2], tonumber(ARGV[6]), ARGV[7]
 local key = event_key(event)
-local state = redis.call('HMGET', key, 'cursor', 'generation', 'chunks', 'routed')
+local state = redis.call('HMGET', key, 'cursor', 'generation', 'chunks', 'routed', 'again')
 if state[1] and tonumber(state[2] or 0) >= generation then
   return 'there'
 elseif is_cancelled(event) then
@@ -35,10 +35,11 @@ for _, field in ipairs(redis.call('HKEYS', key)) do
   end
 end
 local chunks = state[3] or '0'
+-- Whom it was in doubt about when it was given up it still is: what a loss of Redis hid does not come to light.
 redis.call('HSET', key, 'content', ARGV[3], 'type', ARGV[4], 'mandatory', ARGV[5], 'size', int(#ARGV - 9),
   'cursor', '0', 'chunks', chunks, 'routed', chunks, 'given_up', '0', 'fanned', '0', 'whole', '0', 'before', ARGV[8],
   'generation', int(generation), 'entry', int(generation) .. ':' .. now_text,
-  'again', 'exact')
+  'again', state[5] or 'exact')
 redis.call('HDEL', key, 'failed', 'paused')
 local named, horizon = string.match(ARGV[9], '^(%d+)|(.*)$')
 if named then
