@@ -65,7 +65,11 @@ async def _ended(server: Server, screen: Screen, done: dict[str, Any]) -> dict[s
         while done["status"] == "RUNNING":
             progress.update(task, completed=done["cancelledCount"])
             await asyncio.sleep(_LOOK_AGAIN_S)
-            done = await server.get(f"/api/cancellations/{done['id']}")
+            try:
+                done = await server.get(f"/api/cancellations/{done['id']}")
+            except click.ClickException as error:
+                screen.tell(f"It is stopped; how far its deliveries are cannot be seen now. {error.message}", "yellow")
+                break
     return done
 
 

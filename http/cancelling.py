@@ -25,6 +25,8 @@ from tocsin.storage.cancellations import Cancellation, Wanted
 
 _NO_REASON: Final = "withdrawn by its sender"
 _MOST_NAMED: Final = 100
+_SOON_STORED: Final = 10
+"""How many journal entries whoever asks waits for."""
 
 Why = Annotated[Line, StringConstraints(max_length=500)]
 
@@ -127,7 +129,11 @@ async def list_cancellations(call: Call[None, Paging]) -> Cancellations:
 
 async def get_cancellation(call: Call[None, NoQuery]) -> CancellationShown:
     """One of them, and how far it is."""
-    found = await call.context.store.postgres.call(cancellations.cancellation, call.id("cancellation"))
+    identifier, store = call.id("cancellation"), call.context.store
+    found = await store.postgres.call(cancellations.cancellation, identifier)
+    if found is None and await store.caught_up(most_behind=_SOON_STORED):
+        # It was asked for while Postgres was away.
+        found = await store.postgres.call(cancellations.cancellation, identifier)
     if found is None:
         raise NotFound
     return _shown(found)

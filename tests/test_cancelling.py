@@ -1,5 +1,6 @@
 """Stopping events by id and by filter: at once, and to the end whoever dies on the way (S7)."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 from uuid import UUID
@@ -154,6 +155,18 @@ async def test_with_postgres_away_it_is_stopped_and_followed_up_later(
         assert (await ended(served, identifier))["eventCount"] == 1
     for event in (one, two):
         assert await counts(served, event["id"]) == {"CANCELLED": 1, "reason": "oh no"}
+
+
+async def test_one_that_postgres_hears_of_in_a_moment_is_waited_for(
+    settings: Callable[..., Settings], redis_url: str, postgres_url: str
+) -> None:
+    async with serving(settings(SETTINGS), redis_url, postgres_url) as served:
+        async with serving(settings(SETTINGS), redis_url, "postgresql://tocsin@127.0.0.1:1/tocsin") as alone:
+            asked = await stop(alone, type="event.reminder")
+        asking = asyncio.create_task(served.api.get(f"/api/cancellations/{asked['id']}"))
+        async with storing(served):
+            answer = await asking
+    assert (answer.status_code, answer.json()["status"]) == (200, "RUNNING")
 
 
 async def test_a_filter_whose_work_is_done_is_let_go_though_its_process_died(served: Served) -> None:

@@ -9,8 +9,10 @@ from typing import Any
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from tests.program import free_port
+from tocsin.cli.cancel import cancel
 from tocsin.cli.options import find_server
 from tocsin.cli.server import NoAnswer, Refused, Server
 
@@ -68,6 +70,19 @@ async def test_a_request_carries_the_key_as_a_bearer_token(scripted: Scripted) -
         assert await server.get("/api/events", limit=1, cursor=None) == {"data": []}
     ((method, path, headers),) = scripted.asked
     assert (method, path, headers["authorization"]) == ("GET", "/api/events?limit=1", "Bearer tk_1")
+
+
+@pytest.mark.parametrize("status", [404, 503])
+def test_what_is_stopped_is_said_to_be_so_though_nobody_can_see_how_far_it_is(
+    scripted: Scripted, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    monkeypatch.setattr("tocsin.cli.cancel._LOOK_AGAIN_S", 0.0)
+    asked = {"id": "c1", "status": "RUNNING", "eventCount": 0, "cancelledCount": 0, "reason": "wrong date"}
+    scripted.answers = [(200, asked), *[(status, {"title": "Away.", "code": "away"})] * 3]
+    told = CliRunner().invoke(cancel, ["--type", "event.reminder", "--url", scripted.url, "--key", "tk_1"])
+    assert told.exit_code == 0, told.output
+    assert "It is stopped; how far its deliveries are cannot be seen now. Away. (away)" in " ".join(told.output.split())
+    assert "ask again with GET /api/cancellations/c1" in " ".join(told.output.split())
 
 
 async def test_who_is_not_known_is_named_in_what_is_said_of_a_refusal(scripted: Scripted) -> None:
