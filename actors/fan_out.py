@@ -1,7 +1,11 @@
-"""fan_out(event): makes the recipients of an event chunks to be routed, a page at a time (design §5.2)."""
+"""fan_out(event): makes the recipients of an event chunks to be routed, a page at a time (design §5.2).
 
-from collections.abc import Sequence
+A large event is gone on with by a queue of its own (go_on.py), so that those after it do not wait.
+"""
+
+from collections.abc import Awaitable, Sequence
 from contextlib import suppress
+from typing import Final
 from uuid import UUID
 
 from loguru import logger
@@ -18,17 +22,25 @@ from tocsin.storage.memory import Work
 from tocsin.storage.scripts import Step
 from tocsin.storage.store import Store
 
+MOST_PAGES: Final = 10
+"""So many chunks of an event are made here: as many as a page of its audience has."""
+
 
 async def fan_out(store: Store, event_id: str) -> None:
-    """Goes on from where the event's cursor is, until its last page or until enough chunks are open."""
+    """Goes on from where the event's cursor is, for some pages, until the last one or until enough chunks are open."""
     identifier = UUID(event_id)
+    await watched(store, identifier, _pages(store, identifier))
+
+
+async def watched(store: Store, event: UUID, pages: Awaitable[None]) -> None:
+    """Says what stopped the fan-out of an event, and counts its failures."""
     try:
-        await _pages(store, identifier)
+        await pages
     except Unavailable as error:
         say("fan-out", error)
     except Exception as error:
-        logger.exception("fan-out of {} failed", event_id)
-        await _back_off(store, identifier, error)
+        logger.exception("fan-out of {} failed", event)
+        await _back_off(store, event, error)
 
 
 async def _pages(store: Store, identifier: UUID) -> None:
@@ -38,10 +50,10 @@ async def _pages(store: Store, identifier: UUID) -> None:
     event, progress = found
     correlation.set(event.cid)
     walk = AudienceWalk(store, event, progress)
-    cursor, state, calls = progress.cursor, "more", list[Step]()
+    cursor, state, made, calls = progress.cursor, "more", 0, list[Step]()
     try:
         # Where it "moved" another one walks, who goes on or is called again.
-        while state == "more":
+        while state == "more" and made < MOST_PAGES:
             await store.memory.check(Work.PLAN)
             page = await _take(store, event, cursor, walk, calls)
             calls = []
@@ -49,11 +61,23 @@ async def _pages(store: Store, identifier: UUID) -> None:
                 # All there is of an event is routed here, which saves a call.
                 await route(store, str(identifier), page.chunk)
             elif page.chunk is not None:
-                calls = [store.calls.step(queues.ROUTE, "route", str(identifier), page.chunk, cid=event.cid)]
+                calls, made = [call_to_route(store, event, page.chunk)], made + 1
             cursor, state = page.cursor, page.state
+        if state == "more":
+            calls.append(call_to_go_on(store, event, cursor))
     finally:
         with suppress(Unavailable):
             await store.calls.put_all(calls)
+
+
+def call_to_route(store: Store, event: Event, chunk: int) -> Step:
+    """What has a chunk routed by whoever is free."""
+    return store.calls.step(queues.ROUTE, "route", str(event.id), chunk, cid=event.cid)
+
+
+def call_to_go_on(store: Store, event: Event, cursor: str) -> Step:
+    """What has a large event gone on with from a cursor on, when those before it have had their turn."""
+    return store.calls.step(queues.GO_ON, "go_on", str(event.id), cursor, cid=event.cid)
 
 
 async def _take(store: Store, event: Event, cursor: str, walk: AudienceWalk, calls: Sequence[Step]) -> Page:

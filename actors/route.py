@@ -15,19 +15,28 @@ from tocsin.domain.event import Contact, Event, Recipient, addresses_of
 from tocsin.domain.plan import Plan, PlannedStep, plan_for
 from tocsin.domain.preferences import allows
 from tocsin.storage.calls import correlation
-from tocsin.storage.flight_parts import Routing
+from tocsin.storage.flight_parts import Chunk, Routing
 from tocsin.storage.found import Found
 from tocsin.storage.memory import Work
 from tocsin.storage.scripts import Step
 from tocsin.storage.store import Store
 
 
-async def route(store: Store, event_id: str, chunk: int) -> None:
-    """Routes a chunk once, however often it is called."""
+async def route(
+    store: Store, event_id: str, chunk: int, known: Chunk | None = None, later: list[Step] | None = None
+) -> None:
+    """Routes a chunk once, however often it is called. Who made it may know what is in it, and may give a list for what
+    is to be called then."""
     identifier = UUID(event_id)
     entry = f"c:{event_id}:{chunk}"
     try:
-        await _route(store, identifier, chunk)
+        calls = await _route(store, identifier, chunk, known)
+        if later is not None:
+            later += calls
+            return
+        # A call that fails now is made again by who looks at the time index.
+        with suppress(Unavailable):
+            await store.calls.put_all(calls)
     except Unavailable as error:
         say("routing", error)
         await _wait(store, entry, identifier, error=None)
@@ -36,11 +45,11 @@ async def route(store: Store, event_id: str, chunk: int) -> None:
         await _wait(store, entry, identifier, error=type(error).__name__)
 
 
-async def _route(store: Store, identifier: UUID, chunk: int) -> None:
+async def _route(store: Store, identifier: UUID, chunk: int, known: Chunk | None) -> list[Step]:
     await store.memory.check(Work.PLAN)
-    found = await store.flights.to_route(identifier, chunk)
+    found = known or await store.flights.to_route(identifier, chunk)
     if found is None:
-        return
+        return []
     event, people = found.event, found.people
     correlation.set(event.cid)
     named = [person for person in people if isinstance(person, Recipient)]
@@ -51,16 +60,12 @@ async def _route(store: Store, identifier: UUID, chunk: int) -> None:
         for person in people
     ]
     answer = await store.flights.route(event, chunk, routings, found.entry, [store.persister_call()])
-    if answer is None:
-        return
-    # A call that fails now is made again by who looks at the time index.
-    with suppress(Unavailable):
-        await store.calls.put_all(list(_calls_after(store, event, *answer)))
+    return list(_calls_after(store, event, *answer)) if answer else []
 
 
 def _calls_after(store: Store, event: Event, resume: bool, ready: Sequence[Channel]) -> Iterator[Step]:
     if resume:
-        yield store.calls.step(queues.FAN_OUT, "fan_out", str(event.id), cid=event.cid)
+        yield store.calls.step(queues.GO_ON, "go_on", str(event.id), "", cid=event.cid)
     for queue in map(queues.of_channel, ready):
         yield store.calls.step(queue, queue, most_waiting=2, cid=event.cid)
 

@@ -23,6 +23,7 @@ from tocsin.actors.alerts import Alerts
 from tocsin.actors.broker import WakingBroker
 from tocsin.actors.escalation import watch
 from tocsin.actors.fan_out import fan_out
+from tocsin.actors.go_on import go_on
 from tocsin.actors.jobs import Jobs
 from tocsin.actors.loop import Loop
 from tocsin.actors.metrics import SendCounters, StoredCounters
@@ -85,7 +86,7 @@ class Runtime:
         self._lanes = self._loop.run(self._open_lanes())
         self._declare_actors()
         self._broker.emit_after("process_boot")
-        for queue in self._wanted:
+        for queue in queues.worked_on(self._wanted):
             worker = Worker(
                 self._broker,
                 queues={queue},
@@ -131,6 +132,7 @@ class Runtime:
 
     def _declare_actors(self) -> None:
         self._declare("fan_out", queues.FAN_OUT, lambda event: fan_out(self._store, event))
+        self._declare("go_on", queues.GO_ON, lambda event, cursor: go_on(self._store, event, cursor))
         self._declare("route", queues.ROUTE, lambda event, chunk: route(self._store, event, chunk))
         self._declare("persist", queues.PERSIST, self._persister.drain)
         for channel in self._lanes:

@@ -78,6 +78,13 @@ class AudienceWalk:
         is_last = self._page.last and not rest
         return Walked(self._progress.entry, [entry for _, entry in wanted], reached, is_last, beyond)
 
+    async def page(self, cursor: str) -> list[Walked]:
+        """All people of the page behind the cursor, as many chunks as they make. Raises PostgresAway."""
+        found = [await self.following(cursor)]
+        while self.has_read(found[-1].cursor):
+            found.append(await self.following(found[-1].cursor))
+        return found
+
     async def _read(self, after: str) -> None:
         of, learnt = audience.Wanted(self._event.id, self._event.type, self._audience), self._learnt
         self._page = await self._store.postgres.call(audience.page, of, after, PAGE, self._matched, learnt.window)

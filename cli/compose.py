@@ -238,8 +238,7 @@ def run(settings: Settings, parts: Parts) -> None:
             settings = _in_sandbox(settings, sandbox, listening)
         settings = with_credentials(settings)
         collect_seldom()
-        if parts.http:
-            take_short_turns()
+        take_short_turns()
         stack.callback(signals.last, _SERVERS_END_S)
         uvloop.run(Process(settings, parts, sandbox, listening, signals, figures_at).run())
     leave()

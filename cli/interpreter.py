@@ -14,12 +14,12 @@ _YOUNG: Final = 20_000
 """Objects more than there were, before it looks at those alone: a few megabytes, and milliseconds."""
 _MIDDLE, _OLD = 10, 20
 _TURN_S: Final = 0.001
-"""How long a thread that heard from Postgres waits for the event loop's to give way. By default it is five times that,
-twice a commit, and requests wait for both."""
+"""How long a thread that has something to do waits for another to give way. By default it is five times that: twice a
+commit, and requests wait for both; and once an answer of Redis while the persister's thread is at work."""
 
 
 def take_short_turns() -> None:
-    """For a process that answers requests."""
+    """For requests wait for Postgres's threads, and all that actors do for the one that stores."""
     sys.setswitchinterval(_TURN_S)
 
 

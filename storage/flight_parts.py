@@ -28,11 +28,20 @@ class InboxSettings:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """What fan_out's script did. `state`: gone, moved, pause, more or last; `chunk` is None when none was made."""
+    """What fan_out's script did. `state`: gone, moved, pause, more or last; `chunk` is None when none was made;
+    `waiting`: how many calls wait in the queue of those who route."""
 
     state: str
     cursor: str
     chunk: int | None
+    waiting: int = 0
+
+    @classmethod
+    def of(cls, answer: Sequence[str]) -> "Page":
+        """What the script answered."""
+        state, cursor, chunk, waiting = answer
+        made = state in {"more", "last"} and int(chunk) >= 0
+        return cls(state, cursor, int(chunk) if made else None, int(waiting))
 
 
 IN_AUDIENCE: Final = "@"
@@ -62,6 +71,11 @@ class Walked:
     cursor: str
     last: bool
     beyond: bool
+
+    def arguments(self) -> tuple[str, ...]:
+        """As fan_out.lua takes them."""
+        flags = ("1" if flag else "0" for flag in (self.last, self.beyond))
+        return (self.entry, self.cursor, *flags, *self.people)
 
 
 @dataclass(frozen=True, slots=True)

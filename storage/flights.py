@@ -112,13 +112,21 @@ class Flights:
     ) -> Page:
         """Makes the named recipients from `cursor` on a chunk, or the people of the audience that come next; without
         them it is told whether there is room for a page of it. What is `beside` is sent with it."""
-        given: list[object] = []
-        if walked:
-            flags = ("1" if flag else "0" for flag in (walked.last, walked.beyond))
-            given = [walked.entry, walked.cursor, *flags, *walked.people]
-        arguments = (event.id, cursor, MOST_ITEMS, _GUARD_MS, _MOST_OPEN_CHUNKS, self.keep_ms(event), *given)
-        state, reached, chunk = await self._scripts.run_beside("fan_out", arguments, beside)
-        return Page(state, reached, int(chunk) if state in {"more", "last"} and int(chunk) >= 0 else None)
+        page = self._paging(event, cursor, walked)
+        return Page.of(await self._scripts.run_beside(page.name, page.arguments, beside))
+
+    async def take_pages(
+        self, event: Event, cursor: str, found: Sequence[Walked], beside: Sequence[Step] = ()
+    ) -> list[Page]:
+        """The same for people of the audience who come one after the other, in one trip; where some are not made a
+        chunk, none of those behind them is."""
+        cursors = (cursor, *(walked.cursor for walked in found))
+        steps = [self._paging(event, at, walked) for at, walked in zip(cursors, found, strict=False)]
+        return [Page.of(answer) for answer in await self._scripts.run_in_turn(steps, beside)]
+
+    def _paging(self, event: Event, cursor: str, walked: Walked | None) -> Step:
+        limits = (MOST_ITEMS, _GUARD_MS, _MOST_OPEN_CHUNKS, self.keep_ms(event))
+        return Step("fan_out", (event.id, cursor, *limits, *(walked.arguments() if walked else ())))
 
     async def to_route(self, event: UUID, number: int) -> Chunk | None:
         """A chunk with its event; None when it was routed."""

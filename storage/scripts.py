@@ -88,15 +88,21 @@ class Scripts:
         as `run` does."""
         if not others:
             return await self.run(name, *arguments)
-        answer, *_ = await self.run_all([Step(name, arguments), *others])
+        return (await self.run_in_turn([Step(name, arguments)], others))[0]
+
+    async def run_in_turn(self, steps: Sequence[Step], others: Sequence[Step]) -> list[Any]:
+        """The answers of scripts that are sent together, with others behind them. Raises as `run` does, where one of
+        `steps` was refused."""
+        answers = (await self.run_all([*steps, *others]))[: len(steps)]
         try:
             with told():
-                if isinstance(answer, Exception):
-                    raise answer
+                for answer in answers:
+                    if isinstance(answer, Exception):
+                        raise answer
         except RedisLost:
             self.life.doubt()
             raise
-        return answer
+        return answers
 
     async def _send(self, steps: Sequence[Step]) -> list[Any]:
         with told():

@@ -4,7 +4,7 @@
 --       the event they were found for, the cursor behind them, 1 when nobody comes after them, 1 when all of them lie
 --       beyond the horizon, and the people. Without them a cursor in the audience only asks for room for a page of it.
 -- Up to the horizon people may have been made chunks of before a loss or a replay; beyond it nobody was.
--- Answers {state, cursor, chunk}: 'gone' (nothing left to do, or not for who found people for an earlier entry), 'moved'
+-- Answers {state, cursor, chunk, how many calls wait in the queue of those who route}: 'gone' (nothing left to do, or not for who found people for an earlier entry), 'moved'
 -- (another has taken this page), 'pause' (enough chunks are open; whoever routes them calls once), 'more' or 'last'.
 
 if is_lost() then
@@ -17,29 +17,29 @@ local state = redis.call('HMGET', key, 'cursor', 'chunks', 'size', 'fanned', 'au
   'failed')
 if not state[1] or state[4] == '1' or state[8] then
   redis.call('ZREM', ns .. ':due', 'e:' .. event)
-  return { 'gone', '0', '0' }
+  return { 'gone', '0', '0', '0' }
 end
 local chunks, size, audience = tonumber(state[2]), tonumber(state[3]), state[5] == '1'
 local named, asks = string.sub(cursor, 1, 1) ~= '@', #ARGV == 7
 if not named and not asks and ARGV[8] ~= (state[7] or '') then
-  return { 'gone', '0', '0' }
+  return { 'gone', '0', '0', '0' }
 end
 if state[1] ~= cursor then
-  return { 'moved', state[1], '0' }
+  return { 'moved', state[1], '0', '0' }
 end
 redis.call('ZADD', ns .. ':due', int(now + guard), 'e:' .. event)
 
 -- Until no more than `left` chunks are open.
 local function pause(left)
   redis.call('HSET', key, 'paused', int(left))
-  return { 'pause', state[1], '0' }
+  return { 'pause', state[1], '0', '0' }
 end
 
 local open, half = open_chunks(event), math.floor(most_open / 2)
 if open >= most_open or (asks and not named and open > half) then
   return pause(half)
 elseif asks and not named then
-  return { 'more', state[1], '-1' }
+  return { 'more', state[1], '-1', '0' }
 end
 local users, following, last
 if named then
@@ -82,4 +82,5 @@ if last then
   complete_if_done(event, keep)
 end
 append_facts()
-return { last and 'last' or 'more', following, #users > 0 and int(chunks) or '-1' }
+local waiting = int(redis.call('LLEN', ns .. ':dramatiq:route'))
+return { last and 'last' or 'more', following, #users > 0 and int(chunks) or '-1', waiting }
