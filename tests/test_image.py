@@ -37,7 +37,7 @@ def test_dockerfile_and_compose_name_images_without_a_registry() -> None:
 
 
 @pytest.mark.timeout(600)
-def test_the_image_runs_alone_and_the_demo_passes_inside() -> None:
+def test_the_image_runs_alone_and_the_demo_passes_inside(outer_environ: dict[str, str]) -> None:
     if sys.platform != "linux" or os.geteuid() != 0 or not shutil.which("apt-get"):
         missing("the steps of the image can be run only by root on a Debian")
     if subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode:
@@ -45,7 +45,7 @@ def test_the_image_runs_alone_and_the_demo_passes_inside() -> None:
     given = ["--env", f"TOCSIN_HTTP__PORT={free_port()}", "--command", "tocsin serve --sandbox"]
     done = subprocess.run(
         [sys.executable, ROOT / "tests" / "image" / "run_steps.py", ROOT, *given, "--beside", "tocsin demo"],
-        env={name: value for name, value in os.environ.items() if not name.startswith("TOCSIN_")},
+        env={name: value for name, value in outer_environ.items() if not name.startswith("TOCSIN_")},
         capture_output=True,
         text=True,
         timeout=550,
