@@ -66,19 +66,23 @@ class LifeKeeper:
         """Runs until it is cancelled."""
         while True:
             try:
-                await self.look()
-            except Unavailable as error:
-                logger.debug("looking which life of Redis this is waits: {}", error)
-                with suppress(PostgresAway):
-                    # Whoever rebuilds Redis afterwards waits for what this process knows.
-                    await self._postgres.call(lives.seen, self._name)
-                    await self.store_resting()
+                await self._look_if_there()
             except Exception:
                 logger.exception("looking which life of Redis this is failed")
             if self._life.is_lost:
                 await asyncio.sleep(_LOST_LOOK_S)
             else:
                 await self._life.doubted(_LOOK_S)
+
+    async def _look_if_there(self) -> None:
+        try:
+            await self.look()
+        except Unavailable as error:
+            logger.debug("looking which life of Redis this is waits: {}", error)
+            with suppress(PostgresAway):
+                # Whoever rebuilds Redis afterwards waits for what this process knows.
+                await self._postgres.call(lives.seen, self._name)
+                await self.store_resting()
 
     async def store_resting(self) -> None:
         """Stores itself what only Redis was told of, now that Redis is away: a request that comes again finds its key

@@ -411,6 +411,30 @@ async def test_who_is_silent_because_redis_is_away_is_waited_for(
     keeping.cancel()
 
 
+@pytest.mark.servers
+async def test_a_defect_while_redis_is_away_does_not_end_the_looks(
+    process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper, looks = process.store.keeper, list[int]()
+
+    async def away() -> None:
+        looks.append(1)
+        raise RedisAway("Redis does not answer")
+
+    async def defect() -> None:
+        raise KeyError("a defect")
+
+    monkeypatch.setattr(keeper, "look", away)
+    monkeypatch.setattr(keeper, "store_resting", defect)
+    process.store.life.coming = "next"
+    keeping = asyncio.create_task(keeper.run())
+    async with asyncio.timeout(5):
+        while len(looks) < 2 and not keeping.done():  # noqa: ASYNC110  # the other end sleeps
+            await asyncio.sleep(0.01)
+    assert not keeping.done()
+    keeping.cancel()
+
+
 def long_silent() -> None:
     with cursor() as query:
         query.execute("update witness_rounds set number = number + 10")
