@@ -218,7 +218,7 @@ class LifeKeeper:
             return
         entries = list(_entries(self._life.testimony()))
         for first in range(0, len(entries), MOST_ITEMS):
-            await self._scripts.run_every([Step("tell", each) for each in entries[first : first + MOST_ITEMS]])
+            await self._scripts.run_in_turn([Step("tell", each) for each in entries[first : first + MOST_ITEMS]])
         self._life.told_again()
         self._told_again = coming
         if entries:

@@ -114,7 +114,7 @@ class Recall:
     async def enter(self, entering: Sequence[Entering]) -> None:
         """Enters events that were on their way."""
         steps = [self._flights.accepting(each.event, each.people, None, each.again) for each in entering]
-        await self._scripts.run_every(steps)
+        await self._scripts.run_in_turn(steps)
 
     async def restore(self, flights: Sequence[OpenFlight]) -> list[str]:
         """Puts notifications back into motion; answers for each step as Flights.restore does."""
@@ -125,7 +125,7 @@ class Recall:
                 self._flights.restoring(some[at : at + MOST_ITEMS], _ANSWERS_KEPT_MS)
                 for at in range(0, len(some), MOST_ITEMS)
             ]
-            for answer in await self._scripts.run_every(steps):
+            for answer in await self._scripts.run_in_turn(steps):
                 answers += answer
         return answers
 

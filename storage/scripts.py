@@ -74,15 +74,6 @@ class Scripts:
             answers = [*answers[:first], *await self._send(steps[first:])]
         return answers
 
-    async def run_every(self, steps: Sequence[Step]) -> list[Any]:
-        """As `run_all`, where all have to be done. Raises as `run` does where one was refused."""
-        answers = await self.run_all(steps)
-        with told():
-            for answer in answers:
-                if isinstance(answer, Exception):
-                    raise answer
-        return answers
-
     async def run_beside(self, name: str, arguments: Sequence[object], others: Sequence[Step]) -> Any:
         """The answer of a script with which others are sent, to be run after it; what those answer is not told. Raises
         as `run` does."""
@@ -90,7 +81,7 @@ class Scripts:
             return await self.run(name, *arguments)
         return (await self.run_in_turn([Step(name, arguments)], others))[0]
 
-    async def run_in_turn(self, steps: Sequence[Step], others: Sequence[Step]) -> list[Any]:
+    async def run_in_turn(self, steps: Sequence[Step], others: Sequence[Step] = ()) -> list[Any]:
         """The answers of scripts that are sent together, with others behind them. Raises as `run` does, where one of
         `steps` was refused."""
         answers = (await self.run_all([*steps, *others]))[: len(steps)]
