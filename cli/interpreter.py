@@ -19,8 +19,8 @@ commit, and requests wait for both; and once an answer of Redis while the persis
 
 
 def take_short_turns() -> None:
-    """Lets no thread wait long for another: requests wait for those that heard from Postgres, and all that actors do waits
-    for the one that stores."""
+    """Lets no thread wait long for another: requests wait for those that heard from Postgres, and all that actors do
+    waits for the one that stores."""
     sys.setswitchinterval(_TURN_S)
 
 
