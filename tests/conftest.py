@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import fakeredis
+import hypothesis
 import psycopg2
 import pytest
 import redis
@@ -29,8 +30,24 @@ from tocsin.storage.migrate import migrate
 from tocsin.storage.redis import connect
 
 _TEMPLATE = "template_of_tests"
-_LONGEST = ("torture/test_torture.py", "test_image.py", "test_http_description.py")
-"""Files that take longest, in the order in which they are begun: begun at the end, one of them would run on alone."""
+_LONGEST = (
+    "torture/test_torture.py",
+    "test_image.py",
+    "test_http_description.py",
+    "test_page.py",
+    "test_outages.py",
+    "test_cli_commands.py",
+    "test_cli_demo.py",
+    "test_story.py",
+    "test_stopping_servers.py",
+    "test_stopping.py",
+    "test_scaling.py",
+)
+"""Files that would run on alone if they were begun at the end; the longest come first."""
+
+# How long an example takes says more of the machine than of what it tries.
+hypothesis.settings.register_profile("tests", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("tests")
 _numbers = itertools.count(1)
 
 
