@@ -1,11 +1,12 @@
 -- Makes the next people of an event a chunk to be routed: of those that were named, or of a page of its audience.
 -- The cursor is how many of the named are done; behind them, where the event has an audience, "@" and the last user id.
--- ARGV: namespace, event, cursor, page, guard_ms, most open chunks, keep_ms; and for people of the audience: which entry of
---       the event they were found for, the cursor behind them, 1 when nobody comes after them, 1 when all of them lie
---       beyond the horizon, and the people. Without them a cursor in the audience only asks for room for a page of it.
+-- ARGV: namespace, event, cursor, page, guard_ms, most open chunks, keep_ms; and for people of the audience: which entry
+--       of the event they were found for, the cursor behind them, 1 when nobody comes after them, 1 when all of them
+--       lie beyond the horizon, and the people. Without them a cursor in the audience only asks for room for a page.
 -- Up to the horizon people may have been made chunks of before a loss or a replay; beyond it nobody was.
--- Answers {state, cursor, chunk, how many calls wait in the queue of those who route}: 'gone' (nothing left to do, or not for who found people for an earlier entry), 'moved'
--- (another has taken this page), 'pause' (enough chunks are open; whoever routes them calls once), 'more' or 'last'.
+-- Answers {state, cursor, chunk, how many calls wait in the queue of those who route}: 'gone' (nothing left to do, or
+-- not for who found people for an earlier entry), 'moved' (another has taken this page), 'pause' (enough chunks are
+-- open; whoever routes them calls once), 'more' or 'last'.
 
 if is_lost() then
   return refuse()
