@@ -21,6 +21,8 @@ from tocsin.storage.memory import MemoryGuard, Work
 from tocsin.storage.postgres import Postgres
 
 _MOST_TOGETHER = 200
+_SETTLED_S = 5
+"""For so long after Redis started others may be about to tell it the keys that it was away for (repeats.py)."""
 COMMIT_MS = 3_000
 """What a caller may wait for Postgres; after that the event rests in Redis, whether Postgres has it or not."""
 
@@ -41,9 +43,15 @@ class Intake:
     """Takes events on one event loop."""
 
     def __init__(
-        self, entrance: Entrance, postgres: Postgres, memory: MemoryGuard, learn: Callable[[], Awaitable[None]]
+        self,
+        entrance: Entrance,
+        postgres: Postgres,
+        memory: MemoryGuard,
+        learn: Callable[[], Awaitable[None]],
+        redis_up_s: Callable[[], Awaitable[float]],
     ) -> None:
         self._learn = learn
+        self._redis_up_s = redis_up_s
         self._entrance = entrance
         self._memory = memory
         self._postgres = postgres
@@ -65,12 +73,15 @@ class Intake:
         return Taken("postgres", stored.replay)
 
     async def take_into_redis(self, row: Accepted) -> Taken:
-        """Takes an event that Postgres does not have. Raises PostgresAway where Redis does not keep what it is told."""
+        """Takes an event that Postgres does not have. Raises PostgresAway where Redis does not keep what it is told, or
+        may not know yet that the request comes again."""
         if not self.redis_is_durable:
             # It may have been away when it was asked.
             await self._learn()
         if not self.redis_is_durable:
             raise PostgresAway("Postgres is away and Redis does not keep what it is told (appendonly is off)")
+        if row.idempotency is not None and await self._redis_up_s() < _SETTLED_S:
+            raise PostgresAway("Postgres is away, and Redis has started too lately to know each Idempotency-Key")
         await self._entrance.enter_alone(row, fact_of(row.event, row.recipients, row.idempotency))
         return Taken("redis")
 

@@ -1,5 +1,6 @@
 """The connection to Redis: time-outs and retries set on purpose, and its errors told in our own words."""
 
+import math
 import re
 import socket
 from collections.abc import Iterator
@@ -79,6 +80,11 @@ async def info(client: Any, section: str) -> dict[str, Any]:
         except exceptions.ResponseError:
             return {}
     return said
+
+
+async def up_s(client: Any) -> float:
+    """For how many seconds Redis has been running; without end where it does not tell. Raises RedisAway."""
+    return float((await info(client, "server")).get("uptime_in_seconds", math.inf))
 
 
 @contextmanager

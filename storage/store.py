@@ -5,6 +5,7 @@ import os
 import socket
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
+from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -43,7 +44,7 @@ from tocsin.storage.postgres import Postgres
 from tocsin.storage.profiles import Profiles
 from tocsin.storage.rates import Rates
 from tocsin.storage.recall import Recall
-from tocsin.storage.redis import connect, info, told
+from tocsin.storage.redis import connect, info, told, up_s
 from tocsin.storage.reentry import Reentry
 from tocsin.storage.repeats import Repeats
 from tocsin.storage.revival import Revival
@@ -95,7 +96,7 @@ class Store:
         name = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}"
         self.keeper = LifeKeeper(self.life, scripts, postgres, name)
         self._entrance = Entrance(scripts, self.flights, self.calls)
-        self._intake = Intake(self._entrance, postgres, self.memory, self.learn_durability)
+        self._intake = Intake(self._entrance, postgres, self.memory, self.learn_durability, partial(up_s, client))
         self.keyed = Keyed(client, keys, postgres, self.flights.longest_ms, self.caught_up)
         self.revival = Revival(self.flights, Reentry(client, scripts, keys, self.refilling()), postgres, self.caught_up)
 

@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import fakeredis
@@ -10,10 +12,12 @@ import pytest
 from tests.scenes import an_event, people
 from tocsin.domain.errors import PostgresAway, RedisAway, StillRunning
 from tocsin.domain.settings import load
-from tocsin.storage import queries
+from tocsin.storage import intake, queries
 from tocsin.storage.accepted import Idempotency
+from tocsin.storage.embedded_redis import EmbeddedRedis
 from tocsin.storage.keys import Keys
 from tocsin.storage.postgres import Postgres
+from tocsin.storage.redis import connect
 from tocsin.storage.repeats import Repeats
 from tocsin.storage.store import Store
 
@@ -28,11 +32,18 @@ def server() -> fakeredis.FakeServer:
 @pytest.fixture
 async def store(server: fakeredis.FakeServer) -> AsyncIterator[Store]:
     """A store on a fakeredis that is taken for durable, without Postgres."""
+    async with without_postgres(fakeredis.FakeAsyncRedis(server=server, decode_responses=True)) as made:
+        yield made
+
+
+@asynccontextmanager
+async def without_postgres(client: Any) -> AsyncIterator[Store]:
+    """A store on a Redis that is taken for durable."""
     settings = load({}).with_values(
         {"postgres.url": "postgresql://nobody@127.0.0.1:1/nothing", "redis.url": "redis://127.0.0.1:1"}
     )
     postgres = Postgres(settings.postgres)
-    made = Store(settings, postgres, fakeredis.FakeAsyncRedis(server=server, decode_responses=True))
+    made = Store(settings, postgres, client)
     made._intake.redis_is_durable = True
     yield made
     await made.close()
@@ -119,6 +130,24 @@ async def test_a_key_that_only_redis_knew_is_soon_in_postgres_for_other_processe
     keeping.cancel()
     assert len(await store.postgres.call(queries.recent_events, 10)) == 1
     await store.postgres.close()
+
+
+@pytest.mark.servers
+async def test_a_redis_that_just_started_does_not_say_that_a_key_is_new(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who took the first request while it was away may be about to tell it, and Postgres is away by now."""
+    server = EmbeddedRedis(tmp_path)
+    client = connect(server.start())
+    try:
+        async with without_postgres(client) as store:
+            with pytest.raises(PostgresAway, match="too lately"):
+                await store.accept(an_event(), people("u1"), KEY)
+            assert (await store.accept(an_event(), people("u1"), None)).durability == "redis"
+            monkeypatch.setattr(intake, "_SETTLED_S", 0)
+            assert (await store.accept(an_event(), people("u1"), KEY)).replay is None
+    finally:
+        server.stop()
 
 
 async def test_an_answer_that_redis_was_away_for_is_known_to_it_when_it_is_back() -> None:
