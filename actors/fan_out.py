@@ -61,18 +61,14 @@ async def _pages(store: Store, identifier: UUID) -> None:
                 # All there is of an event is routed here, which saves a call.
                 await route(store, str(identifier), page.chunk)
             elif page.chunk is not None:
-                calls, made = [call_to_route(store, event, page.chunk)], made + 1
+                calls = [store.calls.step(queues.ROUTE, "route", str(identifier), page.chunk, cid=event.cid)]
+                made += 1
             cursor, state = page.cursor, page.state
         if state == "more":
             calls.append(call_to_go_on(store, event, cursor))
     finally:
         with suppress(Unavailable):
             await store.calls.put_all(calls)
-
-
-def call_to_route(store: Store, event: Event, chunk: int) -> Step:
-    """What has a chunk routed by whoever is free."""
-    return store.calls.step(queues.ROUTE, "route", str(event.id), chunk, cid=event.cid)
 
 
 def call_to_go_on(store: Store, event: Event, cursor: str) -> Step:

@@ -1,8 +1,8 @@
 """go_on(event, cursor): goes on with the fan-out of a large event, in turns with the others (docs/adr/0016).
 
 Who walks through the recipients also routes the chunks that it makes, two at once, and hands over what is more to
-those who route and are idle: in this process or in another. So a walk does not stop for want of room, and no chunk
-costs a call unless somebody is there to take it.
+other processes as they take it. So a walk does not stop for want of room, and no chunk costs a call unless somebody is
+there to take it.
 """
 
 import asyncio
@@ -13,7 +13,8 @@ from itertools import takewhile
 from typing import Final
 from uuid import UUID
 
-from tocsin.actors.fan_out import call_to_go_on, call_to_route, watched
+from tocsin.actors import queues
+from tocsin.actors.fan_out import call_to_go_on, watched
 from tocsin.actors.route import route
 from tocsin.actors.walk import AudienceWalk
 from tocsin.domain.errors import Unavailable
@@ -29,8 +30,6 @@ _TURN_S: Final = 0.25
 """How long an event is walked before the next has its turn: long beside a call, short beside the guard time."""
 _AT_ONCE: Final = 2
 """Chunks that one walk routes at a time: while Redis writes one, the next is planned. With more, others would wait."""
-_MOST_WAITING: Final = 1
-"""Chunks in the queue of those who route, from which on none is handed over: they are busy."""
 
 
 async def go_on(store: Store, event_id: str, cursor: str) -> None:
@@ -113,17 +112,20 @@ class _Turn:
 
     async def _pass_on(self, pages: Sequence[Page], found: Sequence[Walked | None]) -> None:
         """Begins to route what was made, as soon as there is a hand free, here or elsewhere."""
-        waiting = pages[-1].waiting if pages else 0
         for page, walked in zip(pages, found, strict=False):
-            if page.chunk is None:
-                continue
-            if len(self._routing) >= _AT_ONCE and waiting < _MOST_WAITING:
-                waiting += 1
-                await self._store.calls.put_all([call_to_route(self._store, self._event, page.chunk)])
+            if page.chunk is None or await self._is_handed_over(page, page.chunk):
                 continue
             while len(self._routing) >= _AT_ONCE:
                 await self._one_routed()
             self._begin(page.chunk, walked)
+
+    async def _is_handed_over(self, page: Page, chunk: int) -> bool:
+        """Whether another process has it routed: where all hands are full here, and no more wait in the queue of those
+        who route than there are other processes."""
+        if len(self._routing) < _AT_ONCE or page.processes < 2:
+            return False
+        call, others = (queues.ROUTE, "route", str(self._event.id), chunk), page.processes - 1
+        return await self._store.calls.put(*call, most_waiting=others)
 
     def _begin(self, chunk: int, walked: Walked | None) -> None:
         event = self._event

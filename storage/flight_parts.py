@@ -29,19 +29,19 @@ class InboxSettings:
 @dataclass(frozen=True, slots=True)
 class Page:
     """What fan_out's script did. `state`: gone, moved, pause, more or last; `chunk` is None when none was made;
-    `waiting`: how many calls wait in the queue of those who route."""
+    `processes`: how many run actors."""
 
     state: str
     cursor: str
     chunk: int | None
-    waiting: int = 0
+    processes: int = 0
 
     @classmethod
     def of(cls, answer: Sequence[str]) -> "Page":
         """What the script answered."""
-        state, cursor, chunk, waiting = answer
+        state, cursor, chunk, processes = answer
         made = state in {"more", "last"} and int(chunk) >= 0
-        return cls(state, cursor, int(chunk) if made else None, int(waiting))
+        return cls(state, cursor, int(chunk) if made else None, int(processes))
 
 
 IN_AUDIENCE: Final = "@"

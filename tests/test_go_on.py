@@ -72,29 +72,37 @@ async def test_a_small_event_does_not_wait_behind_a_large_one(process: Process) 
     assert queues.GO_ON not in queues.worked_on(["route"])
 
 
-async def test_who_walks_routes_and_hands_over_to_who_is_idle(
-    process: Process, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("others", [0, 2])
+async def test_who_walks_routes_and_hands_over_what_others_take(
+    process: Process, monkeypatch: pytest.MonkeyPatch, others: int
 ) -> None:
-    """At most one chunk waits in the queue of those who route."""
+    """As many chunks wait for other processes as there are of them."""
     monkeypatch.setattr(going, "_TURN_S", 60.0)
 
     async def is_busy(*given: Any) -> None:
-        await eventually(lambda: calls(process, "route"))
+        await eventually(lambda: waits(process, others))
         await route(*given)
 
     monkeypatch.setattr(going, "route", is_busy)
+    for number in range(1 + others):
+        await process.store.alive(f"process {number}", [])
     await known(process, 1_950)
     event = await posted(process, IN_APP, named=("guest",))
     await fan_out(process.store, str(event.id))
     await take_call(process, "route")
     await route(process.store, str(event.id), 0)
     await go_on(process.store, *await take_call(process, "go_on"))
-    assert len(await calls(process, "route")) == 1
     assert await calls(process, "go_on") == []
-    assert len(await process.client.keys("tocsin:chunk:*")) == 1
-    await route(process.store, *await take_call(process, "route"))
+    assert len(await process.client.keys("tocsin:chunk:*")) == others
+    for _ in range(others):
+        await route(process.store, *await take_call(process, "route"))
     await process.stored()
     assert await is_complete(process, event, 1_951)
+
+
+async def waits(process: Process, chunks: int) -> bool:
+    """Whether so many are to be routed by others."""
+    return len(await calls(process, "route")) == chunks
 
 
 async def test_large_events_take_turns(process: Process, monkeypatch: pytest.MonkeyPatch) -> None:

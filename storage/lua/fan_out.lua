@@ -4,9 +4,9 @@
 --       of the event they were found for, the cursor behind them, 1 when nobody comes after them, 1 when all of them
 --       lie beyond the horizon, and the people. Without them a cursor in the audience only asks for room for a page.
 -- Up to the horizon people may have been made chunks of before a loss or a replay; beyond it nobody was.
--- Answers {state, cursor, chunk, how many calls wait in the queue of those who route}: 'gone' (nothing left to do, or
--- not for who found people for an earlier entry), 'moved' (another has taken this page), 'pause' (enough chunks are
--- open; whoever routes them calls once), 'more' or 'last'.
+-- Answers {state, cursor, chunk, how many processes run actors}: 'gone' (nothing left to do, or not for who found people
+-- for an earlier entry), 'moved' (another has taken this page), 'pause' (enough chunks are open; whoever routes them
+-- calls once), 'more' or 'last'.
 
 if is_lost() then
   return refuse()
@@ -83,5 +83,5 @@ if last then
   complete_if_done(event, keep)
 end
 append_facts()
-local waiting = int(redis.call('LLEN', ns .. ':dramatiq:route'))
-return { last and 'last' or 'more', following, #users > 0 and int(chunks) or '-1', waiting }
+local processes = int(redis.call('ZCOUNT', ns .. ':processes', tonumber(clock[1]), '+inf'))
+return { last and 'last' or 'more', following, #users > 0 and int(chunks) or '-1', processes }
