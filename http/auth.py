@@ -1,7 +1,7 @@
 """Who sent a request: an API key for servers, a signed JWT for end users (H1).
 
 A key is looked up by its hash and the answer kept for half a minute. While Postgres is away an answer of any age
-serves, or the copy of it in Redis, so that events go on being taken.
+serves, or the copy of it in Redis, so that events go on being taken. A token that was found good is good until it ends.
 """
 
 import hashlib
@@ -32,6 +32,7 @@ from tocsin.storage.store import Store
 
 _FRESH_S: Final = 30.0
 _MOST_KEYS: Final = 10_000
+_MOST_TOKENS: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,8 @@ class Authenticator:
         self._auth = settings.auth
         self._store = store
         self._known: OrderedDict[str, _Known] = OrderedDict()
+        self._tokens: OrderedDict[str, tuple[Caller, int]] = OrderedDict()
+        """Whose each token is, by its hash, and when it ends, in seconds since 1970."""
         self._secrets = _secrets(settings)
 
     async def authenticate(self, header: str | None) -> Caller:
@@ -123,6 +126,18 @@ class Authenticator:
         return caller
 
     def _by_jwt(self, token: str) -> Caller:
+        hashed = hashlib.sha256(token.encode()).hexdigest()
+        known = self._tokens.get(hashed)
+        if known and time.time() < known[1]:
+            return known[0]
+        caller, ends_s = self._judged(token)
+        self._tokens[hashed] = caller, ends_s
+        while len(self._tokens) > _MOST_TOKENS:
+            self._tokens.popitem(last=False)
+        return caller
+
+    def _judged(self, token: str) -> tuple[Caller, int]:
+        """Whose a token is, and when it ends."""
         try:
             claims = self._claims(token)
         except ExpiredSignatureError as error:
@@ -132,7 +147,7 @@ class Authenticator:
         user = claims["sub"]
         if not USER_ID.fullmatch(user):
             raise Problem(TOKEN_INVALID)
-        return Caller(Role.USER, user, f"user:{user}")
+        return Caller(Role.USER, user, f"user:{user}"), int(claims["exp"])
 
     def _claims(self, token: str) -> dict[str, Any]:
         # The header chooses only among the algorithms that are configured, each with a key of its own: a public key can

@@ -3,10 +3,11 @@
 import os
 import select
 import socket
+import time
 from typing import Any, Final
 
 import psycopg2
-from psycopg2.extensions import TRANSACTION_STATUS_IDLE
+from psycopg2.extensions import POLL_OK, POLL_READ, TRANSACTION_STATUS_IDLE
 
 _LOCK_TIMEOUT_MS: Final = 10_000
 _IDLE_IN_TRANSACTION_MS: Final = 30_000
@@ -15,8 +16,9 @@ _KEEPALIVE: Final = {"keepalives": 1, "keepalives_idle": 5, "keepalives_interval
 _UNANSWERED_MS: Final = 11_000
 
 
-def connect(url: str, *, connect_timeout_ms: int, statement_timeout_ms: int) -> Any:
-    """A connection in autocommit mode with its time-outs set. Raises psycopg2.OperationalError."""
+def connect(url: str, *, connect_timeout_ms: int, statement_timeout_ms: int, waits: bool = True) -> Any:
+    """A connection in autocommit mode with its time-outs set; unless it `waits`, it is for its user to poll, from the
+    first. Raises psycopg2.OperationalError."""
     limits = {
         "statement_timeout": statement_timeout_ms,
         "lock_timeout": min(_LOCK_TIMEOUT_MS, statement_timeout_ms),
@@ -31,10 +33,22 @@ def connect(url: str, *, connect_timeout_ms: int, statement_timeout_ms: int) -> 
         application_name="tocsin",
         client_encoding="UTF8",
         tcp_user_timeout=_UNANSWERED_MS,
+        async_=not waits,
         **_KEEPALIVE,
     )
-    connection.autocommit = True
+    if waits:
+        connection.autocommit = True
     return connection
+
+
+def settle(connection: Any, limit_ms: int) -> None:
+    """Waits until a connection that does not wait by itself is ready. Raises psycopg2.Error."""
+    end_s = time.monotonic() + limit_ms / 1000
+    while (state := connection.poll()) != POLL_OK:
+        poll = select.poll()
+        poll.register(connection.fileno(), select.POLLIN if state == POLL_READ else select.POLLOUT)
+        if not poll.poll(max(0.0, end_s - time.monotonic()) * 1000):
+            raise psycopg2.OperationalError("Postgres did not answer in time")
 
 
 def is_alive(connection: Any) -> bool:

@@ -25,6 +25,10 @@ returning id, event_id
 select id from changed cross join (select set_config('synchronous_commit', 'off', true)) as unwaited
 """  # noqa: S608  # made of constants
 
+PREPARE_READ: Final = f"prepare read_now (text, bigint, uuid[]) as {_READ % ('$1', '$2', '$3')}"
+EXECUTE_READ: Final = "execute read_now (%s, %s, %s)"
+"""What `read_now` asks, for one who prepares it."""
+
 
 @dataclass(frozen=True, slots=True)
 class InboxRow:

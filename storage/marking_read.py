@@ -1,18 +1,25 @@
 """Marking read: what waits of a notification is cancelled, and both stores know it before the reader is answered."""
 
+import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Final
 from uuid import UUID
 
 from loguru import logger
 
 from tocsin.domain.errors import PostgresAway, RedisAway
 from tocsin.storage import queries
+from tocsin.storage.direct import Direct
+from tocsin.storage.ending import ended
 from tocsin.storage.flights import Flights
 from tocsin.storage.inbox import InboxLists
+from tocsin.storage.inbox_queries import EXECUTE_READ, PREPARE_READ
 from tocsin.storage.postgres import Postgres
 from tocsin.storage.scripts import MOST_ITEMS
+
+_TOLD_S: Final = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +39,8 @@ class Reading:
         self._flights = flights
         self._lists = lists
         self._postgres = postgres
+        self._direct = Direct(postgres, PREPARE_READ, EXECUTE_READ)
+        self._telling: set[asyncio.Task[None]] = set()
 
     async def read(self, user: str, notifications: Sequence[UUID]) -> list[Read]:
         """Marks notifications of `user` read, in both stores before it answers. Raises RedisAway, for something may
@@ -40,10 +49,22 @@ class Reading:
         for first in range(0, len(notifications), MOST_ITEMS):
             answers += await self._read(user, notifications[first : first + MOST_ITEMS])
         if any(answer.changed for answer in answers):
-            # Told last: who hears of it counts in both stores.
-            with suppress(RedisAway):
-                await self._lists.tell_of_read(user)
+            # Told last: who hears of it counts in both stores. The reader knows, and does not wait for it.
+            telling = asyncio.create_task(self._tell(user))
+            self._telling.add(telling)
+            telling.add_done_callback(self._telling.discard)
         return answers
+
+    async def close(self) -> None:
+        """Lets words to open pages get out, briefly."""
+        if self._telling:
+            _, late = await asyncio.wait(self._telling, timeout=_TOLD_S)
+            await ended(late, _TOLD_S)
+        await self._direct.close()
+
+    async def _tell(self, user: str) -> None:
+        with suppress(RedisAway):
+            await self._lists.tell_of_read(user)
 
     async def _read(self, user: str, notifications: Sequence[UUID]) -> list[Read]:
         answers = await self._flights.read(user, [(identifier, False) for identifier in notifications])
@@ -78,6 +99,8 @@ class Reading:
         return owned
 
     async def _read_in_postgres(self, user: str, notifications: Sequence[UUID], read_ms: int) -> None:
+        if await self._direct.run(user, read_ms, list(notifications)):
+            return
         try:
             await self._postgres.call(queries.read_now, user, notifications, read_ms)
         except PostgresAway as error:

@@ -11,7 +11,7 @@ from typing import Any, Generic, ParamSpec, TypeVar
 
 from tocsin.domain.errors import PostgresAway
 from tocsin.domain.setting_sections import PostgresSettings
-from tocsin.storage.connecting import break_off, connect, is_alive, is_clean
+from tocsin.storage.connecting import break_off, connect, is_alive, is_clean, settle
 from tocsin.storage.database import TooSlow, cursor, database, judging
 from tocsin.storage.outage import Outage
 
@@ -92,6 +92,21 @@ class Postgres:
         if not migrated:
             raise PostgresAway("Postgres does not have our tables; run `tocsin migrate`")
 
+    def connect_prepared(self, prepare: str) -> Any:
+        """A connection beside the pool's, on which `prepare` was run and that does not wait: an event loop may. To be
+        called in a thread; what it answers is the caller's to close. Raises PostgresAway."""
+        with judging():
+            connection = self._connect(waits=False)
+            try:
+                settle(connection, self._settings.connect_timeout)
+                query = connection.cursor()
+                query.execute(prepare)
+                settle(connection, self._settings.connect_timeout)
+            except BaseException:
+                connection.close()
+                raise
+        return connection
+
     async def close(self) -> None:
         """Closes every connection. What runs may finish, briefly, and is then broken off: a server that hangs would be
         waited for without end. A thread that is connecting may outlast this by `connect_timeout`."""
@@ -168,11 +183,12 @@ class Postgres:
                 connection.close()
         return self._connect()
 
-    def _connect(self) -> Any:
+    def _connect(self, *, waits: bool = True) -> Any:
         return connect(
             self._url,
             connect_timeout_ms=self._settings.connect_timeout,
             statement_timeout_ms=self._settings.statement_timeout,
+            waits=waits,
         )
 
     def _lock(self, name: str) -> tuple[Any, bool]:

@@ -114,6 +114,7 @@ class Store:
         """Lets go of Redis; Postgres is its maker's to close."""
         if self.life.epoch:
             await self.keeper.leave()
+        await self._reading.close()
         await self.repeats.close()
         # One that hangs lets nobody take leave.
         with suppress(RedisAway), told():

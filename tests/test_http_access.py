@@ -1,5 +1,6 @@
 """Who may do what, and what a stranger learns: nothing."""
 
+import asyncio
 import base64
 import json
 from collections.abc import AsyncIterator, Callable
@@ -45,6 +46,17 @@ async def test_a_token_that_nobody_gave_out_is_refused(served: Served, token: st
 async def test_an_expired_token_is_told_so(served: Served) -> None:
     expired = served.client(token_of("asha", ends_in_s=-1))
     problem_of(await expired.get("/api/notifications"), 401, "token_expired")
+
+
+async def test_a_token_that_was_good_is_refused_from_its_end_on(served: Served) -> None:
+    asha = served.client(token_of("asha", ends_in_s=2))
+    good = 0
+    async with asyncio.timeout(10):
+        while (answer := await asha.get("/api/notifications/unread-count")).is_success:
+            good += 1
+            await asyncio.sleep(0.02)
+    problem_of(answer, 401, "token_expired")
+    assert good
 
 
 async def test_a_token_that_is_signed_otherwise_is_refused(served: Served) -> None:
