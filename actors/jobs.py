@@ -8,7 +8,7 @@ Every process that runs actors runs these; each job is harmless many at a time, 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import wraps
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
@@ -28,6 +28,8 @@ from tocsin.storage import cancellations, event_keys, idempotency, lives, partit
 from tocsin.storage.memory import Work
 from tocsin.storage.store import Store
 
+_APART = timedelta(milliseconds=70)
+"""Between one job's beginning and the next one's: at once they would keep whoever asks this process waiting."""
 _SWEEP_S = 5
 _CANCEL_S = 2
 _OTHERS_START_S = 20
@@ -74,14 +76,14 @@ class Jobs:
         )
 
     def start(self) -> None:
-        for job, every_s in (
+        jobs = (
             (self._nudge, 1),
-            (self._sum_up, 1),
             (self._say_alive, _SWEEP_S),
             (self._take_redis, _SWEEP_S),
             (self._enter_unstarted, _SWEEP_S),
             (self._mirror_people, _SWEEP_S),
             (self._go_on_cancelling, _CANCEL_S),
+            (self._sum_up, 1),
             (self._forget_old, _FORGET_S),
             (self._tend_journal, _TEND_S),
             (self._tend_partitions, _PARTITIONS_S),
@@ -89,8 +91,11 @@ class Jobs:
             (self._count_receipts, _COUNT_S),
             (self._count_dead_letters, EVERY_S),
             (self._forget_witnesses, _FORGET_S),
-        ):
-            self._scheduler.add_job(_quietly(job), "interval", seconds=every_s, next_run_time=datetime.now(UTC))
+        )
+        now = datetime.now(UTC)
+        for place, (job, every_s) in enumerate(jobs):
+            begins = now + place * _APART
+            self._scheduler.add_job(_quietly(job), "interval", seconds=every_s, next_run_time=begins)
         if self._reconcile is not None:
             # Not at once: what a process that starts finds late is being taken up.
             period_s = self._store.settings.reconcile.every / 1000

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import closing
+from itertools import pairwise
 from typing import Any
 from uuid import UUID
 
@@ -156,6 +157,15 @@ async def test_at_the_memory_limit_the_journal_is_drained_without_a_call(store: 
         assert await store.facts.length() == 0
     finally:
         await client.config_set("maxmemory", "0")
+
+
+async def test_jobs_begin_one_after_the_other_so_that_nobody_waits_for_all_of_them(store: Store) -> None:
+    jobs = Jobs(store, "one", Persister(store, "one").drain)
+    jobs.start()
+    moments = sorted(job.next_run_time.timestamp() for job in jobs._scheduler.get_jobs())
+    jobs.stop()
+    assert min(later - earlier for earlier, later in pairwise(moments)) > 0.05
+    assert moments[-1] - moments[0] < 1
 
 
 async def test_an_event_whose_start_is_still_in_an_old_journal_is_not_started_again(
