@@ -1,11 +1,13 @@
 """read: how long a person who marks a notification read waits for the answer, which is given when nothing more of it
-can go out and both stores have it. On an idle machine: 20 requests a second at random moments, on one connection, of
-notifications whose SMS and email wait for their time."""
+can go out and both stores have it. On an idle machine: 20 requests a second at random moments, of notifications whose
+SMS and email wait for their time. Readers do not share a connection, so none waits for the answer to another."""
 
 import random
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
+from queue import SimpleQueue
 from typing import Final
 
 from tocsin.bench import crowd
@@ -15,6 +17,7 @@ from tocsin.bench.servers import ADMIN_KEY, Program, folder, own_servers, runnin
 
 _RATE: Final = 20
 _ROUNDS: Final = 3
+_CONNECTIONS: Final = 8
 _USER: Final = "reader"
 _SETTLE_S: Final = 2.0
 _SETTLED_WITHIN_S: Final = 60.0
@@ -39,16 +42,30 @@ def _round(program: Program, count: int) -> list[float]:
     """Milliseconds that each of `count` reads took, from the moment at which it should have gone out."""
     sender = Api(program.port, ADMIN_KEY)
     notifications = _posted(sender, count)
-    reader = Api(program.port, sender.ask("POST", f"/api/users/{_USER}/token")["token"])
-    gaps, latencies = random.Random(1), []
-    next_s = time.perf_counter()
-    for notification in notifications:
-        next_s += gaps.expovariate(_RATE)
-        time.sleep(max(0.0, next_s - time.perf_counter()))
-        read = reader.ask("POST", f"/api/notifications/{notification}/read")
-        latencies.append((time.perf_counter() - next_s) * 1000)
-        if not read["notification"]["read"]:
+    token = sender.ask("POST", f"/api/users/{_USER}/token")["token"]
+    connections = SimpleQueue[Api]()
+    for _ in range(_CONNECTIONS):
+        connections.put(Api(program.port, token))
+
+    def read(notification: str, due_s: float) -> float:
+        connection = connections.get()
+        answer = connection.ask("POST", f"/api/notifications/{notification}/read")
+        took_ms = (time.perf_counter() - due_s) * 1000
+        connections.put(connection)
+        if not answer["notification"]["read"]:
             raise RuntimeError("a notification was not read")
+        return took_ms
+
+    gaps, reading = random.Random(1), []
+    next_s = time.perf_counter()
+    with ThreadPoolExecutor(_CONNECTIONS) as readers:
+        for notification in notifications:
+            next_s += gaps.expovariate(_RATE)
+            time.sleep(max(0.0, next_s - time.perf_counter()))
+            reading.append(readers.submit(read, notification, next_s))
+    latencies = [each.result() for each in reading]
+    while not connections.empty():
+        connections.get().close()
     return latencies
 
 
