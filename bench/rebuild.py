@@ -18,6 +18,7 @@ from tocsin.domain.delivery import Channel
 from tocsin.domain.event import Recipient
 from tocsin.domain.plan import Step
 from tocsin.domain.settings import Settings, load
+from tocsin.storage.ending import ended
 from tocsin.storage.migrate import migrate
 from tocsin.storage.postgres import Postgres
 from tocsin.storage.store import Store
@@ -69,9 +70,7 @@ async def _rebuilt(store: Store, rebuilder: Rebuilder) -> float:
     while store.life.epoch == epoch:  # noqa: ASYNC110  # what is waited for knows no event
         await asyncio.sleep(0.01)
     took_s = time.perf_counter() - began_s
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    await ended(tasks)
     return took_s
 
 
