@@ -1,7 +1,7 @@
 """One program whose servers fail, and what is asked of it meanwhile and afterwards."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import httpx
@@ -49,6 +49,12 @@ class Away:
     def sent(self, note: str) -> int:
         """How often the mail of a notification went out, by the mail server's own count."""
         return sum(self.mail.taken[delivery] for delivery in self.mail.notes.get(note, ()))
+
+    def all_are_sent(self, notes: Sequence[str]) -> bool:
+        """Whether each was sent once."""
+        counts = [self.sent(note) for note in notes]
+        assert counts == [1] * len(notes), f"{counts}; the program says:\n{self.program.log.read_text()[-4000:]}"
+        return True
 
     def stored(self) -> dict[str, str]:
         """The status of each mail by notification, as Postgres has it."""

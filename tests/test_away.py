@@ -43,7 +43,7 @@ def test_without_postgres_events_rest_in_redis_and_are_sent(away: Away, fault: s
         eventually(lambda: away.post()[1] == "redis")
         notes = [note for note, durability in (away.post() for _ in range(5)) if durability == "redis"]
         assert len(notes) == 5
-        eventually(lambda: [away.sent(note) for note in notes] == [1] * 5)
+        eventually(lambda: away.all_are_sent(notes))
         user = f"u{away._people}"
         listed = [entry["id"] for entry in away.asked("/api/notifications", user).json()["data"]]
         assert listed == [notes[-1]], "what Redis has listed is shown"

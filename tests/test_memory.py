@@ -254,6 +254,12 @@ def test_the_shares_must_lie_in_their_order() -> None:
         load({}).with_values({"redis.plan_memory_share": 0.5})
 
 
+def has_sent(sandbox: Sandbox, count: int, actors: Program) -> bool:
+    sent = len(sandbox.outbox.entries())
+    assert sent == count, f"{sent} of {count} are sent; the actors say:\n{actors.log.read_text()[-4000:]}"
+    return True
+
+
 @pytest.mark.processes
 def test_processes_at_the_memory_limit_lose_nothing_and_go_on_when_there_is_room(
     redis_url: str, postgres_url: str, tmp_path: Path
@@ -275,7 +281,7 @@ def test_processes_at_the_memory_limit_lose_nothing_and_go_on_when_there_is_room
             in_time(lambda: api.post("/api/notifications", json=EVENT | event).status_code == 503)
             in_time(lambda: "waits: Redis" in actors.log.read_text())
         in_time(lambda: api.post("/api/notifications", json=EVENT | event).status_code == 202)
-        in_time(lambda: len(sandbox.outbox.entries()) == 2 * len(USERS))
+        in_time(lambda: has_sent(sandbox, 2 * len(USERS), actors))
         in_time(lambda: api.get("/ready").json()["status"] == "READY")
         assert [program.stop() for program in (actors, http)] == [0, 0]
     assert set(Counter(entry.to for entry in sandbox.outbox.entries()).values()) == {2}
