@@ -77,11 +77,12 @@ class Jobs:
 
     def start(self) -> None:
         jobs = (
+            # First: without it nobody who is given inline is planned for while Postgres is away.
+            (self._mirror_people, _SWEEP_S),
             (self._nudge, 1),
             (self._say_alive, _SWEEP_S),
             (self._take_redis, _SWEEP_S),
             (self._enter_unstarted, _SWEEP_S),
-            (self._mirror_people, _SWEEP_S),
             (self._go_on_cancelling, _CANCEL_S),
             (self._sum_up, 1),
             (self._forget_old, _FORGET_S),

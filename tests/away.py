@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import httpx
+import redis
 
 from tests.own_servers import Servers
 from tests.program import ADMIN_KEY, Program, client, posted
@@ -49,6 +50,11 @@ class Away:
     def sent(self, note: str) -> int:
         """How often the mail of a notification went out, by the mail server's own count."""
         return sum(self.mail.taken[delivery] for delivery in self.mail.notes.get(note, ()))
+
+    def knows_who_is_opted_out(self) -> bool:
+        """Whether Redis does, so that people given inline can be planned for without Postgres."""
+        with redis.Redis.from_url(self.servers.redis_url) as client:
+            return bool(client.exists("tocsin:people_mirrored"))
 
     def all_are_sent(self, notes: Sequence[str]) -> bool:
         """Whether each was sent once."""

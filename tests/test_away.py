@@ -28,6 +28,7 @@ def away(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Away]:
         program = Program(folder, "serve", environ=environ)
         with running(program):
             made = Away(servers, mail, program)
+            eventually(made.knows_who_is_opted_out)
             yield made
             made.api.close()
             assert program.stop() == 0
