@@ -73,8 +73,14 @@ class Intake:
         return Taken("postgres", stored.replay)
 
     async def take_into_redis(self, row: Accepted) -> Taken:
-        """Takes an event that Postgres does not have. Raises PostgresAway where Redis does not keep what it is told, or
-        may not know yet that the request comes again."""
+        """Takes an event that Postgres does not have. Raises what `check_redis` does."""
+        await self.check_redis(row)
+        await self._entrance.enter_alone(row, fact_of(row.event, row.recipients, row.idempotency))
+        return Taken("redis")
+
+    async def check_redis(self, row: Accepted) -> None:
+        """Raises PostgresAway where Redis does not keep what it is told, or may not know yet that the request comes
+        again."""
         if not self.redis_is_durable:
             # It may have been away when it was asked.
             await self._learn()
@@ -82,8 +88,6 @@ class Intake:
             raise PostgresAway("Postgres is away and Redis does not keep what it is told (appendonly is off)")
         if row.idempotency is not None and await self._redis_up_s() < _SETTLED_S:
             raise PostgresAway("Postgres is away, and Redis has started too lately to know each Idempotency-Key")
-        await self._entrance.enter_alone(row, fact_of(row.event, row.recipients, row.idempotency))
-        return Taken("redis")
 
     async def _commit(self, row: Accepted) -> Stored:
         future: asyncio.Future[Stored] = asyncio.get_running_loop().create_future()

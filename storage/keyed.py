@@ -136,6 +136,8 @@ class Keyed:
             if standing is False:
                 raise PostgresAway("whether something of the event with this key has not gone out is known there")
             return await intake.take_into_redis(row)
+        # Before the old one goes: else it would be gone and the new one refused.
+        await intake.check_redis(row)
         await withdraw([holder.event], WHY_REPLACED, event.sender, time.time_ns() // 1_000_000)
         more = {"result": REPLACED, "replacedId": str(holder.event)}
         taken = await intake.take_into_redis(answered(row, more))

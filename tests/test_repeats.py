@@ -81,6 +81,17 @@ async def test_a_request_that_did_nothing_may_come_again_at_once(store: Store) -
     assert again.replay == {"id": "1", "durability": "redis"}
 
 
+async def test_an_event_that_is_refused_replaces_none(store: Store) -> None:
+    async def learnt_nothing() -> None: ...
+
+    first = an_event(event_key="k", signature="a")
+    await store.accept(first, people("u1"), None)
+    store._intake.redis_is_durable, store._intake._learn = False, learnt_nothing
+    with pytest.raises(PostgresAway):
+        await store.accept(an_event(event_key="k", signature="b"), people("u1"), None)
+    assert not await store._client.exists(f"{store._keys.namespace}:cancelled:{first.id}")
+
+
 async def test_a_key_that_was_taken_twice_because_the_answer_was_lost_is_this_requests(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
