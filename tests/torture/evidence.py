@@ -15,7 +15,8 @@ History = dict[str, dict[str, Any]]
 RESENT = frozenset({"EMAIL", "PUSH"})
 """Channels whose unknown outcomes are sent again; SMS is held (settings.toml, `on_uncertain`)."""
 OPEN = frozenset({"SCHEDULED", "QUEUED", "RETRYING", "SENDING"})
-_KILLS = ("kill_actors",)
+_KILLS = ("kill_actors", "skew_actors")
+"""Faults that begin with kill -9 of a process that sends: a clock is changed by starting it again."""
 _TESTIFIED_MS = 8_000
 
 

@@ -321,8 +321,9 @@ def lost_with_its_process(*faults: Fault) -> Evidence:
     return evidence
 
 
-def test_what_only_a_killed_process_could_have_told_is_counted_apart() -> None:
-    killed = lost_with_its_process(Fault("kill_actors", "actors1", BEGAN + 6_000, BEGAN + 7_000))
+@pytest.mark.parametrize("kill", ["kill_actors", "skew_actors"])
+def test_what_only_a_killed_process_could_have_told_is_counted_apart(kill: str) -> None:
+    killed = lost_with_its_process(Fault(kill, "actors1", BEGAN + 6_000, BEGAN + 7_000))
     found = check_one(killed, ONE)
     assert (found.wrong, len(found.apart)) == ([], 1)
     assert check_one(lost_with_its_process(), ONE).wrong
