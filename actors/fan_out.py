@@ -1,8 +1,9 @@
-"""fan_out(event): makes the recipients of an event chunks to be routed, a page at a time (design §5.2).
+"""fan_out(event…): makes the recipients of events chunks to be routed, a page at a time (design §5.2).
 
 A large event is gone on with by a queue of its own (go_on.py), so that those after it do not wait.
 """
 
+import asyncio
 from collections.abc import Awaitable, Sequence
 from contextlib import suppress
 from typing import Final
@@ -11,8 +12,8 @@ from uuid import UUID
 from loguru import logger
 
 from tocsin.actors import queues
+from tocsin.actors.first_chunks import begin
 from tocsin.actors.outages import say
-from tocsin.actors.route import route
 from tocsin.actors.walk import AudienceWalk
 from tocsin.domain.errors import Unavailable
 from tocsin.domain.event import Event
@@ -26,10 +27,19 @@ MOST_PAGES: Final = 10
 """So many chunks of an event are made here: as many as a page of its audience has."""
 
 
-async def fan_out(store: Store, event_id: str) -> None:
-    """Goes on from where the event's cursor is, for some pages, until the last one or until enough chunks are open."""
-    identifier = UUID(event_id)
-    await watched(store, identifier, _pages(store, identifier))
+async def fan_out(store: Store, *event_ids: str) -> None:
+    """Begins events together, and goes on with each that has more people: from where its cursor is, for some pages,
+    until the last one or until enough chunks are open."""
+    events = [UUID(event) for event in event_ids]
+    try:
+        more = await begin(store, events)
+    except Unavailable as error:
+        say("fan-out", error)
+        return
+    except Exception:
+        logger.exception("{} events cannot be begun together; each is tried alone", len(events))
+        more = events
+    await asyncio.gather(*(watched(store, event, _pages(store, event)) for event in more))
 
 
 async def watched(store: Store, event: UUID, pages: Awaitable[None]) -> None:
@@ -57,10 +67,7 @@ async def _pages(store: Store, identifier: UUID) -> None:
             await store.memory.check(Work.PLAN)
             page = await _take(store, event, cursor, walk, calls)
             calls = []
-            if page.chunk is not None and page.state == "last" and cursor == "0":
-                # All there is of an event is routed here, which saves a call.
-                await route(store, str(identifier), page.chunk)
-            elif page.chunk is not None:
+            if page.chunk is not None:
                 calls = [store.calls.step(queues.ROUTE, "route", str(identifier), page.chunk, cid=event.cid)]
                 made += 1
             cursor, state = page.cursor, page.state

@@ -1,6 +1,6 @@
 """route(event, n): turns one chunk of recipients into notifications with their plans (design §5.3)."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from uuid import UUID
 
@@ -15,7 +15,7 @@ from tocsin.domain.event import Contact, Event, Recipient, addresses_of
 from tocsin.domain.plan import Plan, PlannedStep, plan_for
 from tocsin.domain.preferences import allows
 from tocsin.storage.calls import correlation
-from tocsin.storage.flight_parts import Chunk, Routing
+from tocsin.storage.flight_parts import Chunk, Routed, Routing
 from tocsin.storage.found import Found
 from tocsin.storage.memory import Work
 from tocsin.storage.scripts import Step
@@ -52,21 +52,37 @@ async def _route(store: Store, identifier: UUID, chunk: int, known: Chunk | None
         return []
     event, people = found.event, found.people
     correlation.set(event.cid)
-    named = [person for person in people if isinstance(person, Recipient)]
+    named = named_among(people)
     contacts = await store.people.contacts_of(named, found.contacts) if named else {}
+    routings = planned(event, people, contacts)
+    answer = await store.flights.route(event, chunk, routings, found.entry, [store.persister_call()])
+    return list(calls_after(store, [(event, answer)])) if answer else []
+
+
+def named_among(people: Iterable[Recipient | Found]) -> list[Recipient]:
+    """Those of a chunk who were named, and not found in an audience."""
+    return [person for person in people if isinstance(person, Recipient)]
+
+
+def planned(event: Event, people: Iterable[Recipient | Found], contacts: Mapping[str, Contact]) -> list[Routing]:
+    """A notification for each of `people`; who was named and is not in `contacts` is nobody we know."""
     planner = _Planner(event)
-    routings = [
+    return [
         planner.of_found(person) if isinstance(person, Found) else planner.of_named(person, contacts.get(person.id))
         for person in people
     ]
-    answer = await store.flights.route(event, chunk, routings, found.entry, [store.persister_call()])
-    return list(_calls_after(store, event, *answer)) if answer else []
 
 
-def _calls_after(store: Store, event: Event, resume: bool, ready: Sequence[Channel]) -> Iterator[Step]:
-    if resume:
-        yield store.calls.step(queues.GO_ON, "go_on", str(event.id), "", cid=event.cid)
-    for queue in map(queues.of_channel, ready):
+def calls_after(store: Store, routed: Sequence[tuple[Event, Routed]]) -> Iterator[Step]:
+    """What is to be called after chunks of events were routed: each channel with something ready once."""
+    waking: dict[Channel, Event] = {}
+    for event, answer in routed:
+        if answer.resume:
+            yield store.calls.step(queues.GO_ON, "go_on", str(event.id), "", cid=event.cid)
+        for channel in answer.ready:
+            waking.setdefault(channel, event)
+    for channel, event in waking.items():
+        queue = queues.of_channel(channel)
         yield store.calls.step(queue, queue, most_waiting=2, cid=event.cid)
 
 

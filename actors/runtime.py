@@ -131,7 +131,7 @@ class Runtime:
         }
 
     def _declare_actors(self) -> None:
-        self._declare("fan_out", queues.FAN_OUT, lambda event: fan_out(self._store, event))
+        self._declare("fan_out", queues.FAN_OUT, lambda *events: fan_out(self._store, *events))
         self._declare("go_on", queues.GO_ON, lambda event, cursor: go_on(self._store, event, cursor))
         self._declare("route", queues.ROUTE, lambda event, chunk: route(self._store, event, chunk))
         self._declare("persist", queues.PERSIST, self._persister.drain)

@@ -1,7 +1,7 @@
-"""Where accepted events enter Redis: those of one commit in one trip, each with the call to its fan-out."""
+"""Where accepted events enter Redis: those of one commit in one trip, with the calls to their fan-out."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -11,9 +11,10 @@ from tocsin.domain.errors import RedisAway, Unavailable
 from tocsin.storage.accepted import Accepted
 from tocsin.storage.calls import Calls
 from tocsin.storage.flights import Flights
-from tocsin.storage.scripts import Scripts, Step
+from tocsin.storage.scripts import MOST_ITEMS, Scripts, Step
 
 _QUIET_S = 60.0
+_MOST_TOGETHER = 20
 
 
 class Entrance:
@@ -28,7 +29,7 @@ class Entrance:
     async def enter(self, rows: Sequence[Accepted]) -> None:
         """Enters events that Postgres has. One that Redis does not take now is entered by a job later."""
         try:
-            answers = await self._scripts.run_all([step for row in rows for step in self._steps(row)])
+            answers = await self._scripts.run_all([*map(self._entering, rows), *self._calls_to(rows)])
         except RedisAway:
             self._say("events are stored; they start when Redis is back")
             return
@@ -49,8 +50,24 @@ class Entrance:
             self._said_s = now_s
             logger.warning(what)
 
-    def _steps(self, row: Accepted) -> tuple[Step, Step]:
-        return (
-            self._flights.accepting(row.event, row.recipients, None),
-            self._calls.step("fan_out", "fan_out", str(row.event.id), cid=row.event.cid),
-        )
+    def _entering(self, row: Accepted) -> Step:
+        return self._flights.accepting(row.event, row.recipients, None)
+
+    def _calls_to(self, rows: Sequence[Accepted]) -> Iterator[Step]:
+        """Calls to the fan-out, each of a few events that are worked on together."""
+        for group in _groups(rows):
+            cid = group[0].event.cid if len(group) == 1 else "-"
+            yield self._calls.step("fan_out", "fan_out", *(str(row.event.id) for row in group), cid=cid)
+
+
+def _groups(rows: Sequence[Accepted]) -> Iterator[list[Accepted]]:
+    """Up to so many that other processes get some too, and that their people are about one chunk."""
+    group: list[Accepted] = []
+    for row in rows:
+        people = sum(len(each.recipients) for each in group) + len(row.recipients)
+        if group and (len(group) == _MOST_TOGETHER or people > MOST_ITEMS):
+            yield group
+            group = []
+        group.append(row)
+    if group:
+        yield group

@@ -10,7 +10,7 @@ from tocsin.domain.breaker import Health
 from tocsin.domain.delivery import Channel, Fact, Reason, Status
 from tocsin.domain.event import Contact, Event, Recipient
 from tocsin.domain.plan import Plan
-from tocsin.storage.found import Found
+from tocsin.storage.found import Found, contacts_in, people_of
 
 # As merge.lua has them.
 _LETTERS: Final = {Status.SCHEDULED: "W", Status.QUEUED: "Q", Status.RETRYING: "R", Status.SENDING: "G"}
@@ -96,9 +96,30 @@ class Chunk:
     people: Sequence[Recipient | Found]
     contacts: Mapping[str, Contact]
 
+    @classmethod
+    def of(cls, answer: Sequence[str]) -> "Chunk | None":
+        """What chunk.lua answered; None for a chunk that was routed."""
+        content, entry, people, contacts = answer
+        if not content or people == "[]":
+            return None
+        return cls(Event.model_validate_json(content), entry, people_of(people), contacts_in(contacts))
+
 
 ANY_ENTRY: Final = "*"
 """In place of an entry where nobody asks which it is."""
+
+
+class Routed(NamedTuple):
+    """What is to be called after a chunk was routed: whether the fan-out of its event has more to do, and the channels
+    with something ready."""
+
+    resume: bool
+    ready: Sequence[Channel]
+
+    @classmethod
+    def of(cls, answer: Sequence[str]) -> "Routed | None":
+        """What route.lua answered; None when another has routed the chunk, or it is of another entry of its event."""
+        return cls(answer[0] == "1", [Channel(name) for name in answer[1:]]) if answer else None
 
 
 class Routing(NamedTuple):

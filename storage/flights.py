@@ -21,6 +21,7 @@ from tocsin.storage.flight_parts import (
     Page,
     Progress,
     ReadAnswer,
+    Routed,
     Routing,
     Walk,
     Walked,
@@ -28,7 +29,6 @@ from tocsin.storage.flight_parts import (
     text_of,
     text_of_walk,
 )
-from tocsin.storage.found import contacts_in, people_of
 from tocsin.storage.keys import Keys
 from tocsin.storage.profiles import INLINE_LONGER_MS
 from tocsin.storage.rates import limit_of
@@ -128,12 +128,15 @@ class Flights:
         limits = (MOST_ITEMS, _GUARD_MS, _MOST_OPEN_CHUNKS, self.keep_ms(event))
         return Step("fan_out", (event.id, cursor, *limits, *(walked.arguments() if walked else ())))
 
+    def making_first(self, event: UUID) -> tuple[Step, Step]:
+        """What makes the recipients of an event who were named first a chunk, and what tells who is in it."""
+        # How long it is kept is asked only of an event without anybody.
+        limits = (MOST_ITEMS, _GUARD_MS, _MOST_OPEN_CHUNKS, self.longest_ms)
+        return Step("fan_out", (event, "0", *limits)), Step("chunk", (event, 0))
+
     async def to_route(self, event: UUID, number: int) -> Chunk | None:
         """A chunk with its event; None when it was routed."""
-        content, entry, people, contacts = await self._scripts.run("chunk", event, number)
-        if not content or people == "[]":
-            return None
-        return Chunk(Event.model_validate_json(content), entry, people_of(people), contacts_in(contacts))
+        return Chunk.of(await self._scripts.run("chunk", event, number))
 
     async def route(
         self,
@@ -142,16 +145,18 @@ class Flights:
         routings: Sequence[Routing],
         entry: str = ANY_ENTRY,
         beside: Sequence[Step] = (),
-    ) -> tuple[bool, list[Channel]] | None:
-        """Makes a chunk's notifications, and keeps what was given inline. Answers whether fan_out has more to do and
-        the channels with something ready; None when another has routed the chunk, or it is of another entry of the
-        event. What is `beside` is sent with it."""
+    ) -> Routed | None:
+        """Makes a chunk's notifications, and keeps what was given inline; None when another has routed the chunk, or it
+        is of another entry of the event. What is `beside` is sent with it."""
+        step = self.routing(event, number, routings, entry)
+        return Routed.of(await self._scripts.run_beside(step.name, step.arguments, beside))
+
+    def routing(self, event: Event, number: int, routings: Sequence[Routing], entry: str) -> Step:
+        """What `route` runs."""
         critical = "1" if event.priority is Priority.CRITICAL else "0"
         of_event = (event.id, number, entry, json.dumps(event.cid), critical)
         kept = (self.keep_ms(event), INLINE_LONGER_MS)
-        arguments = (*of_event, *self._listing(), *kept, *arguments_of(routings))
-        answer = await self._scripts.run_beside("route", arguments, beside)
-        return (answer[0] == "1", [Channel(name) for name in answer[1:]]) if answer else None
+        return Step("route", (*of_event, *self._listing(), *kept, *arguments_of(routings)))
 
     async def escalate(
         self,

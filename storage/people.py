@@ -35,8 +35,12 @@ class People:
             found = await self._stored([person.id for person in missing], kept)
         except PostgresAway:
             return known | await self._judged_without_postgres(missing)
-        strangers = {person.id: Contact(id=person.id) for person in missing if person.inline}
+        strangers = {person.id: stranger for person in missing if (stranger := stranger_of(person))}
         return known | strangers | found
+
+    async def stored(self, wanted: Collection[str]) -> dict[str, Contact]:
+        """The contacts of those of `wanted` who are stored, which Redis keeps. Raises PostgresAway."""
+        return await self._stored(list(wanted), wanted) if wanted else {}
 
     async def reached(
         self, wanted: Sequence[tuple[UUID, str]], passing: Collection[UUID] = ()
@@ -91,3 +95,8 @@ class People:
         if off is None or not all(person.inline for person in people):
             raise PostgresAway("who some recipients are is only in Postgres")
         return {person.id: Contact(id=person.id, opt_outs=off[person.id]) for person in people}
+
+
+def stranger_of(person: Recipient) -> Contact | None:
+    """What is known of somebody who is not stored: nothing but who it is, if they were given inline."""
+    return Contact(id=person.id) if person.inline else None

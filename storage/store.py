@@ -25,6 +25,7 @@ from tocsin.storage.calls import Calls, correlation
 from tocsin.storage.depths import ALIVE_S, Depths, keep_counts, measure, worked_on
 from tocsin.storage.entrance import Entrance
 from tocsin.storage.facts import Entry, Journal
+from tocsin.storage.first_chunks import FirstChunks
 from tocsin.storage.flight_parts import InboxSettings
 from tocsin.storage.flights import Flights
 from tocsin.storage.inbox import InboxLists
@@ -88,6 +89,7 @@ class Store:
         self.wakes = Wakes(client, keys)
         self.profiles = Profiles(client, scripts, keys, max(settings.cache.ttl, _DAY_MS))
         self.repeats = Repeats(client, keys)
+        self.first_chunks = FirstChunks(scripts, self.flights)
         self.calls = Calls(client, scripts, keys)
         self.keys_mirror = KeysMirror(client, keys)
         self.people = People(self.flights, self.profiles, postgres)

@@ -444,12 +444,12 @@ async def test_what_postgres_refused_to_store_something_of_is_replayed_once_that
 
 
 async def test_an_event_of_which_something_is_in_motion_is_replayed_later(served: Served) -> None:
-    people = [{"id": f"u{number:03}", "phone": "+14155550101"} for number in range(150)]
+    people = [{"id": f"u{number:03}", "phone": "+14155550101"} for number in range(250)]
     body = await served.posted(recipients=people, channels=["SMS"], **NOW)
     await fan_out(served.store, body["id"])
-    await gave_up(served, f"c:{body['id']}:0", body["id"])
+    await gave_up(served, f"c:{body['id']}:1", body["id"])
     assert (await replayed(served))["busy"] == 1
-    await route(served.store, body["id"], 1)
+    await route(served.store, body["id"], 2)
     await served.stored()
     assert (await replayed(served))["replayed"] == 1
 

@@ -89,8 +89,7 @@ async def test_who_walks_routes_and_hands_over_what_others_take(
     await known(process, 1_950)
     event = await posted(process, IN_APP, named=("guest",))
     await fan_out(process.store, str(event.id))
-    await take_call(process, "route")
-    await route(process.store, str(event.id), 0)
+    await route(process.store, *await take_call(process, "route"))
     await go_on(process.store, *await take_call(process, "go_on"))
     assert await calls(process, "go_on") == []
     assert len(await process.client.keys("tocsin:chunk:*")) == others

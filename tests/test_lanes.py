@@ -606,7 +606,7 @@ async def refusing(*claims: Any, **rules: Any) -> Any:
 
 
 async def test_a_call_that_the_clock_made_goes_on_under_the_events_correlation_id(store: Store) -> None:
-    users = [f"u{number}" for number in range(101)]
+    users = [f"u{number}" for number in range(201)]
     event = an_event(Step(Channel.SMS, 0), cid="cid-7", recipient_count=len(users))
     await store.flights.accept(event, people(*users), None)
     await fan_out(store, str(event.id))

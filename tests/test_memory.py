@@ -232,7 +232,7 @@ async def is_stopped(store: Store, work: Work) -> bool:
 
 
 async def test_recipients_wait_for_room_and_are_planned_by_themselves(store: Store, redis_url: str) -> None:
-    everybody = [f"u{number}" for number in range(130)]  # more than fan-out routes by itself
+    everybody = [f"u{number}" for number in range(230)]  # more than fan-out routes by itself
     event = an_event(SMS_NOW, recipient_count=len(everybody))
     await store.flights.accept(event, people(*everybody), None)
     store.memory._used_share, store.memory._asked_at = 0.85, float("inf")
@@ -241,12 +241,12 @@ async def test_recipients_wait_for_room_and_are_planned_by_themselves(store: Sto
     store.memory._used_share = 0.7
     await fan_out(store, str(event.id))
     store.memory._used_share = 0.85
-    await route(store, str(event.id), 0)
-    assert len(await chunk_of(store.flights, event, 0)) == 100
-    assert await store._client.zscore(store._keys.due, f"c:{event.id}:0")
+    await route(store, str(event.id), 1)
+    assert len(await chunk_of(store.flights, event, 1)) == 100
+    assert await store._client.zscore(store._keys.due, f"c:{event.id}:1")
     store.memory._used_share = 0.7
-    await route(store, str(event.id), 0)
-    assert await chunk_of(store.flights, event, 0) == []
+    await route(store, str(event.id), 1)
+    assert await chunk_of(store.flights, event, 1) == []
 
 
 def test_the_shares_must_lie_in_their_order() -> None:

@@ -1,0 +1,48 @@
+"""The first chunk of each of several events, in one trip for all of them: most events have no other."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from tocsin.storage.flight_parts import Chunk, Page, Routed, Routing
+from tocsin.storage.flights import Flights
+from tocsin.storage.scripts import Scripts, Step
+
+
+@dataclass(frozen=True, slots=True)
+class First:
+    """What became of the beginning of an event's fan-out; `chunk` is None where none was made, or it is routed."""
+
+    page: Page
+    chunk: Chunk | None
+
+
+class FirstChunks:
+    """Makes and routes them. Raises RedisAway. What is refused of one event holds no other up, and is left out: who
+    works on that event alone meets it again, and is told why."""
+
+    def __init__(self, scripts: Scripts, flights: Flights) -> None:
+        self._scripts = scripts
+        self._flights = flights
+
+    async def make(self, events: Sequence[UUID]) -> dict[UUID, First]:
+        """Makes the recipients of each event who were named first a chunk, unless that was done."""
+        answers = await self._scripts.run_all([step for event in events for step in self._flights.making_first(event)])
+        found: dict[UUID, First] = {}
+        for event, paged, told in zip(events, answers[::2], answers[1::2], strict=True):
+            if not isinstance(paged, Exception) and not isinstance(told, Exception):
+                page = Page.of(paged)
+                found[event] = First(page, Chunk.of(told) if page.chunk == 0 else None)
+        return found
+
+    async def route(
+        self, planned: Sequence[tuple[Chunk, Sequence[Routing]]], beside: Sequence[Step]
+    ) -> dict[UUID, Routed | None]:
+        """`Flights.route` of each, by event. What is `beside` is sent with them."""
+        steps = [self._flights.routing(chunk.event, 0, routings, chunk.entry) for chunk, routings in planned]
+        answers = await self._scripts.run_all([*steps, *beside])
+        return {
+            chunk.event.id: Routed.of(answer)
+            for (chunk, _), answer in zip(planned, answers, strict=False)
+            if not isinstance(answer, Exception)
+        }
