@@ -30,7 +30,7 @@ MOST_PAGES: Final = 10
 async def fan_out(store: Store, *event_ids: str) -> None:
     """Begins events together, and goes on with each that has more people: from where its cursor is, for some pages,
     until the last one or until enough chunks are open."""
-    events = [UUID(event) for event in event_ids]
+    events = list(dict.fromkeys(map(UUID, event_ids)))
     try:
         more = await begin(store, events)
     except Unavailable as error:

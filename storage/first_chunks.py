@@ -1,6 +1,7 @@
 """The first chunk of each of several events, in one trip for all of them: most events have no other."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -30,9 +31,11 @@ class FirstChunks:
         answers = await self._scripts.run_all([step for event in events for step in self._flights.making_first(event)])
         found: dict[UUID, First] = {}
         for event, paged, told in zip(events, answers[::2], answers[1::2], strict=True):
-            if not isinstance(paged, Exception) and not isinstance(told, Exception):
-                page = Page.of(paged)
-                found[event] = First(page, Chunk.of(told) if page.chunk == 0 else None)
+            # What is kept of an event may not be readable.
+            with suppress(ValueError):
+                if not isinstance(paged, Exception) and not isinstance(told, Exception):
+                    page = Page.of(paged)
+                    found[event] = First(page, Chunk.of(told) if page.chunk == 0 else None)
         return found
 
     async def route(
