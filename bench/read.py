@@ -1,6 +1,7 @@
 """read: how long a person who marks a notification read waits for the answer, which is given when nothing more of it
 can go out and both stores have it. On an idle machine: 20 requests a second at random moments, of notifications whose
-SMS and email wait for their time. Readers do not share a connection, so none waits for the answer to another."""
+SMS and email wait for their time. Readers do not share a connection, so none waits for the answer to another. Beside it
+how long a request waits that asks for nothing: the machine's own part."""
 
 import random
 import time
@@ -12,7 +13,7 @@ from typing import Final
 
 from tocsin.bench import crowd
 from tocsin.bench.api import Api, NotFound
-from tocsin.bench.report import Figure, quantile, under
+from tocsin.bench.report import Figure, quantile, shown, under
 from tocsin.bench.servers import ADMIN_KEY, Program, folder, own_servers, running, tocsin
 
 _RATE: Final = 20
@@ -33,40 +34,55 @@ def measure(seconds: float) -> list[Figure]:
     ):
         program.ready()
         rounds = [_round(program, count) for _ in range(_ROUNDS)]
-    p99 = [quantile(each, 0.99) for each in rounds]
-    longest, median = max(map(max, rounds)), quantile([*chain(*rounds)], 0.5)
-    return [under("read_p99", "ms", p99, 5, at=f"{_RATE}/s", median_ms=round(median, 2), longest_ms=round(longest, 1))]
+    reads, nothing = ([each[place] for each in rounds] for place in (0, 1))
+    notes = {"at": f"{_RATE}/s", "median_ms": _median(reads), "longest_ms": round(max(map(max, reads)), 1)}
+    return [
+        under("read_p99", "ms", [quantile(each, 0.99) for each in reads], 5, **notes),
+        shown("read_nothing_p99", "ms", [quantile(each, 0.99) for each in nothing], median_ms=_median(nothing)),
+    ]
 
 
-def _round(program: Program, count: int) -> list[float]:
-    """Milliseconds that each of `count` reads took, from the moment at which it should have gone out."""
+def _median(rounds: Sequence[Sequence[float]]) -> float:
+    return round(quantile([*chain(*rounds)], 0.5), 2)
+
+
+def _round(program: Program, count: int) -> tuple[list[float], list[float]]:
+    """Milliseconds that each of `count` reads took, and then each of as many requests of which nothing is stored and
+    nobody asked: what this machine takes for the way alone."""
     sender = Api(program.port, ADMIN_KEY)
     notifications = _posted(sender, count)
     token = sender.ask("POST", f"/api/users/{_USER}/token")["token"]
     connections = SimpleQueue[Api]()
     for _ in range(_CONNECTIONS):
-        connections.put(Api(program.port, token))
+        connections.put(connection := Api(program.port, token))
+        connection.ask("GET", "/health")
+    reads = _took_ms(connections, [("POST", f"/api/notifications/{each}/read") for each in notifications])
+    nothing = _took_ms(connections, [("GET", "/health")] * count)
+    while not connections.empty():
+        connections.get().close()
+    return reads, nothing
 
-    def read(notification: str, due_s: float) -> float:
+
+def _took_ms(connections: SimpleQueue[Api], requests: Sequence[tuple[str, str]]) -> list[float]:
+    """How long each request took, from the moment at which it should have gone out."""
+
+    def ask(method: str, path: str, due_s: float) -> float:
         connection = connections.get()
-        answer = connection.ask("POST", f"/api/notifications/{notification}/read")
+        answer = connection.ask(method, path)
         took_ms = (time.perf_counter() - due_s) * 1000
         connections.put(connection)
-        if not answer["notification"]["read"]:
+        if method == "POST" and not answer["notification"]["read"]:
             raise RuntimeError("a notification was not read")
         return took_ms
 
-    gaps, reading = random.Random(1), []
+    gaps, asked = random.Random(1), []
     next_s = time.perf_counter()
-    with ThreadPoolExecutor(_CONNECTIONS) as readers:
-        for notification in notifications:
+    with ThreadPoolExecutor(_CONNECTIONS) as clients:
+        for method, path in requests:
             next_s += gaps.expovariate(_RATE)
             time.sleep(max(0.0, next_s - time.perf_counter()))
-            reading.append(readers.submit(read, notification, next_s))
-    latencies = [each.result() for each in reading]
-    while not connections.empty():
-        connections.get().close()
-    return latencies
+            asked.append(clients.submit(ask, method, path, next_s))
+    return [each.result() for each in asked]
 
 
 def _posted(sender: Api, count: int) -> Sequence[str]:

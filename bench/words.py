@@ -36,6 +36,7 @@ WORDS: Final = {
     "broadcast_million_growth": "… what each person's two rows take of Postgres",
     "read_p99": "read: how long marking as read takes on an idle machine, 99th percentile at 20 a second",
     "rebuild": "rebuild: 100,000 people with an SMS and an email to come, from an emptied Redis to all waiting again",
+    "read_nothing_p99": "… the same of a request that asks neither store: the way alone, on this machine",
     "idle_ready": "idle: ready, Postgres and Redis given",
     "idle_ready_embedded": "… ready, with its own",
     "idle_memory": "… resident memory",

@@ -7,6 +7,7 @@ where it is not open, or does not end well, the caller goes the other one, which
 
 import asyncio
 import time
+from collections.abc import Sequence
 from typing import Any, Final
 
 import psycopg2
@@ -19,6 +20,8 @@ from tocsin.storage.postgres import Postgres
 
 _LIMIT_S: Final = 0.25
 """How long it is waited for: a caller who goes the other way then has lost no more."""
+_MOST_IN_LINE: Final = 4
+"""A statement takes a millisecond, the other way some: who would wait behind so many goes that one."""
 _OPEN_AGAIN_S: Final = 1.0
 _END_S: Final = 0.5
 
@@ -26,7 +29,7 @@ _END_S: Final = 0.5
 class Direct:
     """A connection of one event loop, beside the pool's, opened behind the back of whoever asks first. `prepare` is run
     on it once, and `execute` each time; it may have been done when that is not known, so it is one that may be done
-    again. One caller at a time: another goes the other way."""
+    again. One caller at a time: others wait, where it is not for long, or go the other way."""
 
     def __init__(self, postgres: Postgres, prepare: str, execute: str) -> None:
         self._postgres = postgres
@@ -35,6 +38,8 @@ class Direct:
         self._connection: Any = None
         self._descriptor = -1
         self._answered: asyncio.Future[bool] | None = None
+        self._turn = asyncio.Lock()
+        self._in_line = 0
         self._opening: asyncio.Task[None] | None = None
         self._open_next_s = 0.0
         self._closed = False
@@ -45,10 +50,21 @@ class Direct:
 
     async def run(self, *values: Any) -> bool:
         """Whether the statement was done, and committed; False where it may not have been."""
-        if self._answered is not None:
-            return False
         if self._connection is None:
             self._open_behind()
+        if self._connection is None or self._in_line == _MOST_IN_LINE:
+            return False
+        self._in_line += 1
+        try:
+            async with asyncio.timeout(_LIMIT_S), self._turn:
+                return await self._run(values)
+        except TimeoutError:
+            return False
+        finally:
+            self._in_line -= 1
+
+    async def _run(self, values: Sequence[Any]) -> bool:
+        if self._connection is None:
             return False
         self._answered = asyncio.get_running_loop().create_future()
         done = False
@@ -56,9 +72,8 @@ class Direct:
             # Kept until the answer is there, for psycopg2 itself does not keep it.
             kept = self._connection.cursor()
             kept.execute(self._execute, values)
-            async with asyncio.timeout(_LIMIT_S):
-                done = await self._answered
-        except (psycopg2.Error, TimeoutError):
+            done = await self._answered
+        except psycopg2.Error:
             # The other way finds out what that means.
             done = False
         finally:

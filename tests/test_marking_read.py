@@ -84,11 +84,12 @@ async def test_it_opens_behind_who_asks_first_and_is_taken_from_then_on(opened: 
     assert rows_of(postgres_url, counted, EVENT) == [(2,)]
 
 
-async def test_of_two_at_once_one_goes_the_other_way(opened: Open, postgres_url: str) -> None:
+async def test_some_at_once_go_one_after_the_other_and_one_more_the_other_way(opened: Open, postgres_url: str) -> None:
     direct = await opened()
-    assert await asyncio.gather(read(direct, 1), read(direct, 2)) == [True, False]
-    assert who_read(postgres_url) == ["u1"]
-    assert await read(direct, 2)
+    wanted = [read(direct, number) for number in (1, 2, 3, 3, 4)]
+    assert await asyncio.gather(*wanted) == [True, True, True, True, False]
+    assert who_read(postgres_url) == ["u1", "u2", "u3"]
+    assert await read(direct, 4)
 
 
 async def test_a_row_that_another_holds_is_not_waited_for_long(opened: Open, postgres_url: str) -> None:
@@ -132,12 +133,34 @@ async def test_a_server_that_hangs_holds_a_reader_up_for_a_moment(opened: Open, 
     assert who_read(postgres_url) == ["u1", "u2"]
 
 
-async def test_a_caller_who_goes_away_leaves_no_answer_to_the_next(opened: Open, postgres_url: str) -> None:
+async def test_who_waits_behind_one_that_hangs_waits_no_longer(opened: Open, postgres_url: str) -> None:
     direct = await opened()
+    connection = psycopg2.connect(postgres_url)
+    connection.cursor().execute("select from notifications where id = %s for update", (str(NOTES[0]),))
+    began_s = time.monotonic()
+    assert await asyncio.gather(*(read(direct, number) for number in (1, 2, 3))) == [False, False, False]
+    assert time.monotonic() - began_s < 2
+    connection.rollback()
+    connection.close()
+    await open_again(direct)
+    assert await asyncio.gather(*(read(direct, number) for number in (1, 2))) == [True, True]
+
+
+@pytest.mark.parametrize("waits", [False, True])
+async def test_a_caller_who_goes_away_leaves_no_answer_to_the_next(
+    opened: Open, postgres_url: str, *, waits: bool
+) -> None:
+    direct = await opened()
+    first = asyncio.create_task(read(direct, 3)) if waits else None
     reading = asyncio.create_task(read(direct, 1))
     await asyncio.sleep(0)
     reading.cancel()
     await asyncio.gather(reading, return_exceptions=True)
+    if first is not None:
+        assert await first
+        assert await read(direct, 2)
+        assert "u1" not in who_read(postgres_url)
+        return
     assert not await read(direct, 2)
     await open_again(direct)
     assert await read(direct, 2)
