@@ -6,13 +6,15 @@ from collections.abc import Coroutine
 from typing import Any
 
 from tests.torture.callers import Callers
-from tests.torture.kinds import USERS, Body, Making, user_of
+from tests.torture.kinds import CROWD, USERS, Body, Making, crowd, to_crowd, user_of
 from tests.torture.ledger import Accepted, OptOut, Repeat, now_ms
 from tests.torture.world import World
 
 _POSTERS = 6
 _READ, _CANCELLED, _REPEATED, _BULK = 0.2, 0.05, 0.08, 0.15
 _MIND_EVERY_S, _DEVICE_EVERY_S, _REPLAY_EVERY_S = 0.7, 3.0, 8.0
+_CROWD_FIRST_S, _CROWD_EVERY_S = 8.0, 60.0
+_AT_ONCE = 500
 _WORDS = {"EMAIL": "email", "SMS": "sms", "PUSH": "push"}
 
 
@@ -29,20 +31,24 @@ class Driver:
         self._changing: set[int] = set()
         self._posts = 0
         self.asked = 0
-        """Deliveries asked for in events that were accepted."""
+        """Deliveries asked for in events that were accepted, but for those to the crowd."""
         self.replayed = 0
 
     async def people(self) -> None:
         """Stores who is told later."""
         for first in range(0, USERS, 25):
             await asyncio.gather(*(self._store(number) for number in range(first, min(USERS, first + 25))))
+        everybody = crowd()
+        for first in range(0, CROWD, _AT_ONCE):
+            await self._callers.ask("POST", "/api/users", {"users": everybody[first : first + _AT_ONCE]})
 
     async def run(self, seconds: float) -> None:
         """Returns when everything that was begun has been answered or given up."""
         loop = asyncio.get_running_loop()
         self._start, self._end = loop.time(), loop.time() + seconds
         posters = [self._post_on() for _ in range(_POSTERS)]
-        await asyncio.gather(*posters, self._change_minds(), self._add_devices(), self._replay())
+        others = (self._tell_crowd(), self._change_minds(), self._add_devices(), self._replay())
+        await asyncio.gather(*posters, *others)
         while self._later:
             await asyncio.wait(tuple(self._later))
 
@@ -71,14 +77,23 @@ class Driver:
             await (self._post_bulk() if self._chance.random() < _BULK else self._post_one())
 
     async def _post_one(self) -> None:
-        kind, body, deliveries = self._making.one()
+        await self._post(*self._making.one())
+
+    async def _tell_crowd(self) -> None:
+        """Beside what the others ask for, so that there is one however short the run is."""
+        await asyncio.sleep(_CROWD_FIRST_S)
+        while asyncio.get_running_loop().time() < self._end:
+            await self._post(to_crowd(), 0)
+            await asyncio.sleep(_CROWD_EVERY_S)
+
+    async def _post(self, body: Body, deliveries: int) -> None:
         self.asked += deliveries  # counted before the answer, so that others post meanwhile
         key = self._key()
         answer = await self._callers.ask("POST", "/api/notifications", body, key=key)
         if answer is None:
             self.asked -= deliveries
             return
-        self._note(answer, key, kind)
+        self._note(answer, key)
         if self._chance.random() < _REPEATED:
             self._do_later(self._repeat(body, key, answer["id"], self._chance.uniform(0, 5)))
 
@@ -86,7 +101,7 @@ class Driver:
         events: list[Body] = []
         deliveries = 0
         for _ in range(self._chance.randint(2, 5)):
-            _, body, more = self._making.one()
+            body, more = self._making.one()
             events.append(body)
             deliveries += more
         self.asked += deliveries
@@ -97,20 +112,20 @@ class Driver:
             return
         for item in answer["results"]:
             if item["success"]:
-                self._note(item["result"], f"{key}:{item['index']}", "bulk")
+                self._note(item["result"], f"{key}:{item['index']}")
 
     async def _repeat(self, body: Body, key: str, event: str, delay_s: float) -> None:
         """The same request again is the same event."""
         await asyncio.sleep(delay_s)
         answer = await self._callers.ask("POST", "/api/notifications", body, key=key)
         if answer is not None:
-            again = Accepted(answer["id"], answer["durability"], now_ms(), answer["recipientCount"], key)
+            again = _accepted(answer, key)
             self._ledger.repeats.append(Repeat(event, again.id, again.durability, again.answered_ms))
             self._ledger.accepted.setdefault(again.id, again)
 
-    def _note(self, answer: dict[str, Any], key: str, kind: str) -> None:
+    def _note(self, answer: dict[str, Any], key: str) -> None:
         event = answer["id"]
-        self._ledger.accepted[event] = Accepted(event, answer["durability"], now_ms(), answer["recipientCount"], key)
+        self._ledger.accepted[event] = _accepted(answer, key)
         for each in answer["notifications"]:
             if self._chance.random() < _READ:
                 self._do_later(self._read(each["id"], each["recipientId"], self._chance.uniform(0, 11)))
@@ -175,3 +190,9 @@ class Driver:
         task = asyncio.create_task(work)
         self._later.add(task)
         task.add_done_callback(self._later.discard)
+
+
+def _accepted(answer: dict[str, Any], key: str) -> Accepted:
+    """How many a crowd is nobody knows when it is answered; but here it is always the same."""
+    recipients = CROWD if answer["recipientCount"] is None else answer["recipientCount"]
+    return Accepted(answer["id"], answer["durability"], now_ms(), recipients, key)

@@ -6,12 +6,25 @@ from typing import Any
 
 USERS = 200
 """Stored people: torture-0 …; the first few have a device that is dead."""
+CROWD = 1_500
+"""More people are stored, who are found by a filter: so many that their event is gone on with in turns (ADR 16)."""
 
 Body = dict[str, Any]
 
 
 def user_of(number: int) -> str:
     return f"torture-{number}"
+
+
+def crowd() -> list[Body]:
+    """Who they are."""
+    return [{"id": f"crowd-{number:04}", "attributes": {"crowd": True}} for number in range(CROWD)]
+
+
+def to_crowd() -> Body:
+    """An event to all of them, with a delivery for each."""
+    told = {"message": "Torture by crowd", "type": "community.update", "channels": ["IN_APP"]}
+    return {**told, "segment": {"crowd": True}}
 
 
 class Making:
@@ -21,12 +34,12 @@ class Making:
         self._chance = chance
         self.made = 0
 
-    def one(self) -> tuple[str, Body, int]:
-        """An event of some kind: the kind, what is posted, and how many deliveries it asks for."""
+    def one(self) -> tuple[Body, int]:
+        """An event of some kind: what is posted, and how many deliveries it asks for."""
         kinds = list(SHARES)
         kind = self._chance.choices(kinds, [SHARES[each][0] for each in kinds])[0]
         body, people = SHARES[kind][1](self)
-        return kind, {"message": f"Torture by {kind}", **body}, people * _steps(body)
+        return {"message": f"Torture by {kind}", **body}, people * _steps(body)
 
     def inline(self, most: int) -> tuple[Body, int]:
         people = []
