@@ -4,16 +4,16 @@ Most events have nobody else. Alone each would cost a call, a question to Postgr
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from uuid import UUID
 
 from loguru import logger
 
-from tocsin.actors.outages import say
 from tocsin.actors.route import calls_after, named_among, planned, route
 from tocsin.domain.errors import Unavailable
 from tocsin.domain.event import Contact
+from tocsin.storage.first_chunks import First
 from tocsin.storage.flight_parts import Chunk
 from tocsin.storage.memory import Work
 from tocsin.storage.people import stranger_of
@@ -25,18 +25,33 @@ async def begin(store: Store, events: Sequence[UUID]) -> list[UUID]:
     Unavailable."""
     await store.memory.check(Work.PLAN)
     begun = await store.first_chunks.make(events)
-    await _route(store, [first.chunk for first in begun.values() if first.chunk is not None])
+    await _route(store, begun)
     return [event for event in events if event not in begun or begun[event].page.state not in {"last", "gone"}]
 
 
-async def _route(store: Store, chunks: Sequence[Chunk]) -> None:
+async def _route(store: Store, begun: Mapping[UUID, First]) -> None:
+    """Routes what was made. Whom Redis knows does not wait for what Postgres says of others."""
+    chunks = [first.chunk for first in begun.values() if first.chunk is not None]
+    unread = [(event, first.page.chunk) for event, first in begun.items() if first.chunk is None]
+    await asyncio.gather(
+        _route_some(store, [chunk for chunk in chunks if _has_all_contacts(chunk)]),
+        _route_some(store, [chunk for chunk in chunks if not _has_all_contacts(chunk)]),
+        *(route(store, str(event), number) for event, number in unread if number is not None),
+    )
+
+
+def _has_all_contacts(chunk: Chunk) -> bool:
+    return all(person.id in chunk.contacts for person in named_among(chunk.people))
+
+
+async def _route_some(store: Store, chunks: Sequence[Chunk]) -> None:
     """Routes chunks together; those for which that fails one by one, so that none suffers for another."""
     done: set[UUID] = set()
     try:
         if chunks:
             done = await _route_together(store, chunks)
-    except Unavailable as error:
-        say("routing", error)
+    except Unavailable:
+        pass  # Alone some may do without what is away; those that wait for it say so.
     except Exception:
         logger.exception("{} events cannot be routed together; each is tried alone", len(chunks))
     alone = [str(chunk.event.id) for chunk in chunks if chunk.event.id not in done]

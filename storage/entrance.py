@@ -62,12 +62,13 @@ class Entrance:
 
 def _groups(rows: Sequence[Accepted]) -> Iterator[list[Accepted]]:
     """Up to so many that other processes get some too, and that their people are about one chunk."""
-    group: list[Accepted] = []
+    group, people = list[Accepted](), 0
     for row in rows:
-        people = sum(len(each.recipients) for each in group) + len(row.recipients)
-        if group and (len(group) == _MOST_TOGETHER or people > MOST_ITEMS):
+        more = len(row.recipients) if row.event.audience is None else MOST_ITEMS
+        if group and (len(group) == _MOST_TOGETHER or people + more > MOST_ITEMS):
             yield group
-            group = []
+            group, people = [], 0
         group.append(row)
+        people += more
     if group:
         yield group

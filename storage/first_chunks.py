@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 from tocsin.storage.flight_parts import Chunk, Page, Routed, Routing
@@ -12,7 +13,7 @@ from tocsin.storage.scripts import Scripts, Step
 
 @dataclass(frozen=True, slots=True)
 class First:
-    """What became of the beginning of an event's fan-out; `chunk` is None where none was made, or it is routed."""
+    """What became of the beginning of an event's fan-out, and the chunk that was made, as far as it could be read."""
 
     page: Page
     chunk: Chunk | None
@@ -28,15 +29,11 @@ class FirstChunks:
 
     async def make(self, events: Sequence[UUID]) -> dict[UUID, First]:
         """Makes the recipients of each event who were named first a chunk, unless that was done."""
-        answers = await self._scripts.run_all([step for event in events for step in self._flights.making_first(event)])
-        found: dict[UUID, First] = {}
-        for event, paged, told in zip(events, answers[::2], answers[1::2], strict=True):
-            # What is kept of an event may not be readable.
-            with suppress(ValueError):
-                if not isinstance(paged, Exception) and not isinstance(told, Exception):
-                    page = Page.of(paged)
-                    found[event] = First(page, Chunk.of(told) if page.chunk == 0 else None)
-        return found
+        steps = [self._flights.making_first(event) for event in events]
+        # A Redis that knows the first script and not yet the other has only what is behind that done again.
+        answers = await self._scripts.run_all([*(page for page, _ in steps), *(chunk for _, chunk in steps)])
+        answered = zip(events, answers, answers[len(events) :], strict=False)
+        return {event: _first(paged, told) for event, paged, told in answered if not isinstance(paged, Exception)}
 
     async def route(
         self, planned: Sequence[tuple[Chunk, Sequence[Routing]]], beside: Sequence[Step]
@@ -49,3 +46,13 @@ class FirstChunks:
             for (chunk, _), answer in zip(planned, answers, strict=False)
             if not isinstance(answer, Exception)
         }
+
+
+def _first(paged: Sequence[str], told: Any) -> First:
+    """What both scripts answered. Numbers of chunks go on when an event is entered anew: then another one was read."""
+    page = Page.of(paged)
+    if page.chunk == 0 and not isinstance(told, Exception):
+        # What is kept of an event may not be readable.
+        with suppress(ValueError):
+            return First(page, Chunk.of(told))
+    return First(page, None)

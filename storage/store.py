@@ -72,9 +72,8 @@ class Store:
         self._scripts = scripts
         self.settings = settings
         self.postgres = postgres
-        breaker = BreakerRules(
-            settings.breaker.failures, settings.breaker.rest, settings.breaker.cap, settings.breaker.successes
-        )
+        rules = settings.breaker
+        breaker = BreakerRules(rules.failures, rules.rest, rules.cap, rules.successes)
         self.flights = Flights(client, scripts, keys, inbox, breaker)
         self.attempts = Attempts(scripts, breaker)
         self.breakers = Breakers(client, keys)

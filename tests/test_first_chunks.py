@@ -1,22 +1,27 @@
 """Events that are accepted together are called together, and begun in a few trips for all of them; none of them suffers
 for another."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from loguru import logger
 
 from tests.scenes import an_event, chunk_of, people
-from tests.workbench import store_without_postgres
+from tests.workbench import eventually, store_without_postgres
+from tocsin.actors import outages
 from tocsin.actors.fan_out import fan_out
 from tocsin.actors.route import route
+from tocsin.domain.audience import Audience
 from tocsin.domain.delivery import Channel
 from tocsin.domain.event import Contact, Event, Recipient
 from tocsin.domain.plan import Step
 from tocsin.storage.accepted import Accepted
 from tocsin.storage.people import People
 from tocsin.storage.routed import parts
+from tocsin.storage.scripts import text_of
 from tocsin.storage.store import Store
 
 SMS_NOW = Step(Channel.SMS, 0)
@@ -68,6 +73,15 @@ async def test_events_that_are_accepted_together_are_called_together(store: Stor
     assert [event for some in called for event in some] == [str(row.event.id) for row in rows]
 
 
+async def test_an_event_with_an_audience_is_called_alone(store: Store) -> None:
+    """It may be anybody's guess how many people that is, so other processes are to get the next one."""
+    crowd = {"audience": Audience(everyone=True), "recipient_count": None}
+    rows = [Accepted(an_event(SMS_NOW), people("asha"), None) for _ in range(2)]
+    rows += [Accepted(an_event(SMS_NOW, **crowd), [], None) for _ in range(2)]
+    await store._entrance.enter(rows)
+    assert sorted(map(len, await calls(store, "fan_out"))) == [1, 1, 2]
+
+
 async def test_events_are_begun_together_and_each_says_what_it_says_alone(store: Store) -> None:
     events = [await accepted(store, *people("asha")) for _ in range(3)]
     await fan_out(store, *(str(event.id) for event in events))
@@ -106,6 +120,63 @@ async def test_whom_postgres_alone_knows_holds_up_only_their_own_event(store: St
     assert await steps_of(store, unknown) == {"rao": "no_address"}
 
 
+async def test_whom_redis_knows_does_not_wait_for_what_postgres_says_of_others(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answered = asyncio.Event()
+
+    async def slowly(*_: Any) -> dict[str, Contact]:
+        await answered.wait()
+        return {}
+
+    async def is_routed() -> bool:
+        return await steps_of(store, known) == {"asha": "QUEUED"}
+
+    monkeypatch.setattr(People, "_stored", slowly)
+    known, unknown = await accepted(store, *people("asha")), await accepted(store, *people("rao"))
+    fanning = asyncio.create_task(fan_out(store, str(unknown.id), str(known.id)))
+    try:
+        await eventually(is_routed)
+        assert await steps_of(store, unknown) == {}
+    finally:
+        answered.set()
+        await fanning
+    assert await steps_of(store, unknown) == {"rao": "QUEUED"}
+
+
+async def test_nothing_is_said_to_wait_for_postgres_where_everybody_is_judged_without_it(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outages, "_said", {})
+    events = [await accepted(store, *people("rao")) for _ in range(2)]
+    said: list[str] = []
+    sink = logger.add(lambda message: said.append(message.record["message"]), level="WARNING")
+    try:
+        await fan_out(store, *(str(event.id) for event in events))
+    finally:
+        logger.remove(sink)
+    assert [await steps_of(store, event) for event in events] == [{"rao": "QUEUED"}] * 2
+    assert [line for line in said if "waits" in line] == []
+
+
+async def test_an_event_whose_chunks_are_counted_on_after_a_replay_is_routed_at_once(store: Store) -> None:
+    again, good = await accepted(store, *people("asha")), await accepted(store, *people("asha"))
+    client: Any = store._client
+    await client.hset(f"tocsin:event:{again.id}", mapping={"chunks": 3, "routed": 3})  # as reenter.lua leaves it
+    await fan_out(store, str(again.id), str(good.id))
+    assert [await steps_of(store, event) for event in (again, good)] == [{"asha": "QUEUED"}] * 2
+
+
+async def test_a_redis_that_knows_some_of_the_scripts_has_no_event_wait(store: Store) -> None:
+    """As after a start: whoever goes on with a large event has told it the one and not the other."""
+    events = [await accepted(store, *people("asha")) for _ in range(3)]
+    client: Any = store._client
+    await client.script_flush()
+    await client.script_load(text_of("fan_out"))
+    await fan_out(store, *(str(event.id) for event in events))
+    assert [await steps_of(store, event) for event in events] == [{"asha": "QUEUED"}] * 3
+
+
 async def test_who_is_given_inline_for_one_event_is_unknown_to_another(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -129,6 +200,7 @@ async def test_an_event_that_cannot_be_read_holds_up_no_other(store: Store, spoi
     await fan_out(store, str(bad.id), str(good.id))
     assert await steps_of(store, good) == {"asha": "QUEUED"}
     assert await steps_of(store, bad) == {}
+    assert await client.hget(f"tocsin:event:{bad.id}", f"failures:c:{bad.id}:0") == "1"
 
 
 async def test_a_plan_that_fails_holds_up_no_other(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
