@@ -217,3 +217,30 @@ async def test_a_plan_that_fails_holds_up_no_other(store: Store, monkeypatch: py
     assert await steps_of(store, good) == {"asha": "QUEUED"}
     client: Any = store._client
     assert await client.hget(f"tocsin:event:{bad.id}", f"failures:c:{bad.id}:0") == "1"
+
+
+async def test_what_fails_for_all_together_is_begun_alone(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def failing(*_: Any) -> Any:
+        raise RuntimeError("defect")
+
+    monkeypatch.setattr(store.first_chunks, "make", failing)
+    events = [await accepted(store, *people("asha")) for _ in range(2)]
+    await fan_out(store, *(str(event.id) for event in events))
+    assert sorted(await calls(store, "route")) == sorted([str(event.id), 0] for event in events)
+
+
+@pytest.mark.parametrize("step", ["make", "route"])
+async def test_a_loss_of_redis_is_noticed_wherever_it_comes_between(
+    store: Store, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    work = getattr(store.first_chunks, step)
+
+    async def lost_before(*given: Any) -> Any:
+        store.life.adopt("another", 0)
+        return await work(*given)
+
+    monkeypatch.setattr(store.first_chunks, step, lost_before)
+    events = [await accepted(store, *people("asha")) for _ in range(2)]
+    await fan_out(store, *(str(event.id) for event in events))
+    assert store.life._doubts.is_set()
+    assert [await steps_of(store, event) for event in events] == [{}, {}]
