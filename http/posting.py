@@ -12,8 +12,10 @@ from dataclasses import replace
 from typing import Any, Final
 from uuid import UUID
 
+from loguru import logger
+
 from tocsin.domain import ids
-from tocsin.domain.errors import Conflict, InvalidInput, RedisAway, Unavailable
+from tocsin.domain.errors import InvalidInput, RedisAway
 from tocsin.domain.posting import Origin, Posting, compose
 from tocsin.http.caller import SENDERS
 from tocsin.http.endpoint import Call, Endpoint
@@ -34,6 +36,7 @@ from tocsin.http.problems import (
     BAD_ROLE,
     BAD_TOPIC_KEY,
     BAD_USER_ID,
+    INTERNAL,
     KEY_BUSY,
     NO_RECIPIENTS,
     NO_STEPS,
@@ -109,9 +112,7 @@ async def post_bulk(call: Call[BulkNotifications, NoQuery]) -> BulkPosted:
     if len(placed) + len(refused) > most:
         raise Problem(TOO_MANY, f"More than {most} events in one request.", field="/notifications")
     async with _only_one(call):
-        gate = asyncio.Semaphore(_BULK_AT_ONCE)
-        done = await asyncio.gather(*(_post_in_order(call, gate, several) for several in _by_key(placed)))
-        items = [item for several in done for item in several]
+        items = await _Bulk(call).post(placed)
     unread = [
         _refused(place, from_findings(found, PostNotification.later, below=2)) for place, found in refused.items()
     ]
@@ -153,21 +154,36 @@ def _by_key(placed: Sequence[tuple[int, PostNotification]]) -> list[list[tuple[i
     return list(groups.values())
 
 
-async def _post_in_order(
-    call: Call[Any, Any], gate: asyncio.Semaphore, several: Sequence[tuple[int, PostNotification]]
-) -> list[tuple[BulkItem, bool]]:
-    return [await _post_item(call, gate, place, body) for place, body in several]
+class _Bulk:
+    """The events of one bulk request."""
 
+    def __init__(self, call: Call[Any, Any]) -> None:
+        self._call = call
+        self._gate = asyncio.Semaphore(_BULK_AT_ONCE)
+        self._defects: list[Exception] = []
 
-async def _post_item(
-    call: Call[Any, Any], gate: asyncio.Semaphore, index: int, body: PostNotification
-) -> tuple[BulkItem, bool]:
-    async with gate:
-        try:
-            posted, replayed = await post_one(call, body, place=f":bulk:{index}")
-        except (Problem, InvalidInput, Conflict, Unavailable) as error:
-            return _refused(index, from_exception(error)), False
-    return BulkItem(index=index, success=True, status=202, result=posted), replayed
+    async def post(self, placed: Sequence[tuple[int, PostNotification]]) -> list[tuple[BulkItem, bool]]:
+        """What became of each, and whether that is a repetition."""
+        done = await asyncio.gather(*(self._post_in_order(several) for several in _by_key(placed)))
+        if self._defects:
+            # What one event meets the others often meet too.
+            failed = logger.opt(exception=self._defects[0])
+            failed.error("{} events of {} failed; this is why the first did", len(self._defects), len(placed))
+        return [item for several in done for item in several]
+
+    async def _post_in_order(self, several: Sequence[tuple[int, PostNotification]]) -> list[tuple[BulkItem, bool]]:
+        return [await self._post_item(index, body) for index, body in several]
+
+    async def _post_item(self, index: int, body: PostNotification) -> tuple[BulkItem, bool]:
+        async with self._gate:
+            try:
+                posted, replayed = await post_one(self._call, body, place=f":bulk:{index}")
+            except Exception as error:
+                problem = from_exception(error)
+                if problem.kind is INTERNAL:
+                    self._defects.append(error)
+                return _refused(index, problem), False
+        return BulkItem(index=index, success=True, status=202, result=posted), replayed
 
 
 def _refused(index: int, problem: Problem) -> BulkItem:
@@ -180,6 +196,8 @@ def _nothing_accepted(results: Sequence[BulkItem]) -> Problem:
     if all(item.status == UNAVAILABLE.status for item in results):
         return Problem(UNAVAILABLE, retry_after_s=5, more=more)
     codes = {str(item.problem["code"]) for item in results if item.problem and item.status != UNAVAILABLE.status}
+    if INTERNAL.code in codes and codes <= {INTERNAL.code, STILL_RUNNING.code, KEY_BUSY.code}:
+        return Problem(INTERNAL, more=more)
     if codes <= {STILL_RUNNING.code, KEY_BUSY.code}:
         return Problem(STILL_RUNNING if STILL_RUNNING.code in codes else KEY_BUSY, retry_after_s=1, more=more)
     return Problem(NOTHING_ACCEPTED, more=more)

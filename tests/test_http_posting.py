@@ -6,7 +6,6 @@ import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
-import httpx
 import pytest
 
 from tests.served import ADMIN_KEY, ASHA, BINA, EVENT, SETTINGS, Served, problem_of, serving
@@ -346,91 +345,3 @@ async def test_a_key_that_is_not_in_the_right_form_is_refused(served: Served, ke
     headers = {"Idempotency-Key": key.encode("latin-1")}
     answer = await served.api.post("/api/notifications", json={**EVENT, "recipients": [ASHA]}, headers=headers)
     problem_of(answer, 422, "bad_idempotency_key")
-
-
-async def test_each_event_of_a_bulk_is_answered_on_its_own(served: Served) -> None:
-    events = [
-        {**EVENT, "recipients": [ASHA]},
-        {**EVENT, "recipientIds": ["stranger"]},
-        {**EVENT, "recipients": [BINA], "policy": "nowhere"},
-        {**EVENT, "recipients": [BINA]},
-    ]
-    answer = await served.api.post("/api/notifications/bulk", json={"notifications": events})
-    assert answer.status_code == 202, answer.text
-    body = answer.json()
-    assert (body["accepted"], body["refused"]) == (2, 2)
-    assert [(item["index"], item["status"], item["success"]) for item in body["results"]] == [
-        (0, 202, True),
-        (1, 422, False),
-        (2, 422, False),
-        (3, 202, True),
-    ]
-    assert body["results"][1]["problem"]["code"] == "no_recipients"
-    assert body["results"][2]["problem"]["code"] == "unknown_policy"
-    assert body["results"][3]["result"]["notifications"][0]["recipientId"] == "bina"
-
-
-async def test_a_bulk_of_which_nothing_is_accepted_is_refused(served: Served) -> None:
-    answer = await served.api.post(
-        "/api/notifications/bulk", json={"notifications": [{**EVENT, "recipientIds": ["x"]}]}
-    )
-    body = problem_of(answer, 422, "nothing_accepted")
-    assert body["results"][0]["problem"]["code"] == "no_recipients"
-
-
-async def test_a_bulk_of_which_all_is_still_running_is_worth_repeating(served: Served) -> None:
-    """Who took the first died with it: its key is free again after a minute."""
-    client, asked = served.store._client, {"notifications": [{**EVENT, "recipients": [ASHA]}]}
-
-    async def post() -> httpx.Response:
-        return await served.api.post("/api/notifications/bulk", json=asked, headers={"Idempotency-Key": "k"})
-
-    assert (await post()).status_code == 202
-    (place,) = [name for name in await client.keys("*") if name.endswith(":bulk:0:k")]
-    kept = json.loads(await client.get(place))
-    await client.set(place, json.dumps({"hash": kept["hash"], "by": "another"}))
-    answer = await post()
-    body = problem_of(answer, 409, "idempotency_running")
-    assert answer.headers["retry-after"] == "1"
-    assert body["results"][0]["problem"]["code"] == "idempotency_running"
-
-
-async def test_an_event_of_a_bulk_that_cannot_be_read_stops_no_other(served: Served) -> None:
-    events = [{**EVENT, "template": "t"}, {**EVENT, "recipients": [ASHA]}, 5, {**EVENT, "recipients": [{"id": 7}]}]
-    answer = await served.api.post("/api/notifications/bulk", json={"notifications": events})
-    assert answer.status_code == 202, answer.text
-    told = [(item["index"], item["status"], item["problem"] or {}) for item in answer.json()["results"]]
-    assert [(index, status, problem.get("code"), problem.get("field")) for index, status, problem in told] == [
-        (0, 422, "not_available", "/template"),
-        (1, 202, None, None),
-        (2, 422, "wrong_type", ""),
-        (3, 422, "wrong_type", "/recipients/0/id"),
-    ]
-
-
-async def test_a_bulk_of_which_no_event_can_be_read_names_the_first_place(served: Served) -> None:
-    events = [{**EVENT, "template": "t"}, {}]
-    answer = await served.api.post("/api/notifications/bulk", json={"notifications": events})
-    assert problem_of(answer, 422, "not_available")["field"] == "/notifications/0/template"
-    for body in ({"notifications": []}, {"notifications": 5}, {"events": []}):
-        assert (await served.api.post("/api/notifications/bulk", json=body)).status_code == 422
-
-
-async def test_a_bulk_that_is_repeated_with_its_key_is_done_once(served: Served) -> None:
-    events = [{**EVENT, "recipients": [ASHA]}, {**EVENT, "recipientIds": ["stranger"]}, {**EVENT, "recipients": [BINA]}]
-    headers = {"Idempotency-Key": "bulk-1"}
-    first = await served.api.post("/api/notifications/bulk", json={"notifications": events}, headers=headers)
-    again = await served.api.post("/api/notifications/bulk", json={"notifications": events}, headers=headers)
-    assert again.content == first.content
-    assert again.headers["idempotency-replayed"] == "true"
-    assert len((await served.api.get("/api/events")).json()["data"]) == 2
-    more = {"notifications": [*events, {**EVENT, "recipients": [BINA]}]}
-    other = await served.api.post("/api/notifications/bulk", json=more, headers=headers)
-    problem_of(other, 422, "idempotency_mismatch")
-    assert len((await served.api.get("/api/events")).json()["data"]) == 2
-
-
-async def test_more_events_than_allowed_in_one_bulk_are_refused(served: Served) -> None:
-    event = {"type": "a.b", "message": "m", "recipientIds": ["u"]}
-    answer = await served.api.post("/api/notifications/bulk", json={"notifications": [event] * 1001})
-    problem_of(answer, 422, "too_many")
