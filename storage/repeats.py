@@ -7,6 +7,7 @@ away, and nobody else would know.
 
 import asyncio
 import json
+import time
 from collections import deque
 from contextlib import suppress
 from typing import Any, Final
@@ -27,6 +28,7 @@ _RUNNING_S = 60
 _MOST_LATE: Final = 100_000
 _AGAIN_S: Final = 0.2
 _END_S: Final = 0.5
+_QUIET_S: Final = 60.0
 
 
 class Repeats:
@@ -39,6 +41,7 @@ class Repeats:
         """What the requests that are under way here have put in the place of their keys."""
         self._late: deque[tuple[Idempotency, dict[str, Any]]] = deque(maxlen=_MOST_LATE)
         self._keeping: asyncio.Task[None] | None = None
+        self._said_s = -_QUIET_S
 
     async def close(self) -> None:
         """Stops trying to keep what Redis was away for."""
@@ -82,10 +85,19 @@ class Repeats:
             except Unavailable:
                 await asyncio.sleep(_AGAIN_S)
             except Exception:
-                logger.exception("what was answered to an Idempotency-Key could not be kept; it is tried again")
+                self._say_failed()
+                # It may be this one alone; the others do not wait for it.
+                self._late.rotate(-1)
                 await asyncio.sleep(_AGAIN_S)
             else:
                 self._late.popleft()
+
+    def _say_failed(self) -> None:
+        """Tells the defect that is being handled, unless that was done within the last minute."""
+        now_s = time.monotonic()
+        if now_s - self._said_s >= _QUIET_S:
+            self._said_s = now_s
+            logger.exception("what was answered to an Idempotency-Key could not be kept; it is tried again and again")
 
     async def _keep(self, given: Idempotency, answer: dict[str, Any]) -> None:
         told_again = json.dumps({"hash": given.hash, "answer": answer})

@@ -3,16 +3,19 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import fakeredis
 import pytest
+from loguru import logger
 
 from tests.scenes import an_event, people
 from tocsin.domain.errors import PostgresAway, RedisAway, StillRunning
 from tocsin.domain.settings import load
 from tocsin.storage import intake, queries
+from tocsin.storage import repeats as repeats_of
 from tocsin.storage.accepted import Idempotency
 from tocsin.storage.embedded_redis import EmbeddedRedis
 from tocsin.storage.keys import Keys
@@ -173,6 +176,36 @@ async def test_an_answer_that_redis_was_away_for_is_known_to_it_when_it_is_back(
         while not await client.exists(keys.idempotency(KEY.scope, KEY.key)):  # noqa: ASYNC110  # it is in the server
             await asyncio.sleep(0.01)
     assert await repeats.begin(KEY) == {"id": "1"}
+    await repeats.close()
+    await client.aclose()
+
+
+async def test_an_answer_that_can_never_be_kept_is_said_once_and_holds_up_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(repeats_of, "_AGAIN_S", 0.001)
+    server = fakeredis.FakeServer()
+    keys, client = Keys("t", "notifications"), fakeredis.FakeAsyncRedis(server=server, decode_responses=True)
+    repeats, other, keep, tries, said = Repeats(client, keys), replace(KEY, key="k2"), client.set, [0], list[str]()
+
+    async def broken(place: str, *given: Any, **rules: Any) -> Any:
+        if place == keys.idempotency(KEY.scope, KEY.key):
+            tries[0] += 1
+            raise RuntimeError("a defect")
+        return await keep(place, *given, **rules)
+
+    handler = logger.add(said.append, format="{message}", filter="tocsin.storage.repeats")
+    server.connected = False
+    await repeats.finish(KEY, {"id": "1"})
+    await repeats.finish(other, {"id": "2"})
+    monkeypatch.setattr(client, "set", broken)
+    server.connected = True
+    async with asyncio.timeout(5):
+        while tries[0] < 20:  # noqa: ASYNC110  # nobody tells of a try
+            await asyncio.sleep(0.001)
+    logger.remove(handler)
+    assert len(said) == 1
+    assert await repeats.begin(other) == {"id": "2"}
     await repeats.close()
     await client.aclose()
 
