@@ -157,12 +157,8 @@ def _date(second: datetime) -> bytes:
     return header("Date", format_datetime(second))
 
 
-def subject_of(message: Message) -> str:
-    """The title, or what the event's type says: "event.approval" becomes "Event approval"."""
-    return _subject(message.title, message.event_type)
-
-
 def _subject(title: str | None, event_type: str) -> str:
+    """The title, or what the event's type says: "event.approval" becomes "Event approval"."""
     titled = one_line(title or "")
     if not titled:
         words = one_line(event_type.replace(".", " ").replace("_", " ").replace("-", " "))
