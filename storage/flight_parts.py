@@ -105,10 +105,6 @@ class Chunk:
         return cls(Event.model_validate_json(content), entry, people_of(people), contacts_in(contacts))
 
 
-ANY_ENTRY: Final = "*"
-"""In place of an entry where nobody asks which it is."""
-
-
 class Routed(NamedTuple):
     """What is to be called after a chunk was routed: whether the fan-out of its event has more to do, and the channels
     with something ready."""

@@ -13,7 +13,6 @@ from tocsin.domain.rate import Rate
 from tocsin.storage import testimony
 from tocsin.storage.breakers import name_of
 from tocsin.storage.flight_parts import (
-    ANY_ENTRY,
     Again,
     Chunk,
     InboxSettings,
@@ -143,7 +142,7 @@ class Flights:
         event: Event,
         number: int,
         routings: Sequence[Routing],
-        entry: str = ANY_ENTRY,
+        entry: str,
         beside: Sequence[Step] = (),
     ) -> Routed | None:
         """Makes a chunk's notifications, and keeps what was given inline; None when another has routed the chunk, or it

@@ -1,13 +1,14 @@
 """What many tests begin with: an event, people, a routed notification."""
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from tocsin.domain import ids
 from tocsin.domain.delivery import Channel
 from tocsin.domain.event import Event, Recipient, Source
 from tocsin.domain.plan import PlannedStep, Priority, Step, Strategy
-from tocsin.storage.flight_parts import Page, Progress, Routing
+from tocsin.storage.flight_parts import Page, Progress, Routed, Routing
 from tocsin.storage.flights import Flights
 
 EVERYTHING_NOW = tuple(Step(channel, 0) for channel in Channel)
@@ -58,6 +59,11 @@ async def progress_of(flights: Flights, event: Event) -> Progress:
     return found[1]
 
 
+async def route_chunk(flights: Flights, event: Event, number: int, routings: Sequence[Routing]) -> Routed | None:
+    """Routes a chunk of an event as it is entered now."""
+    return await flights.route(event, number, routings, (await progress_of(flights, event)).entry)
+
+
 async def chunk_of(flights: Flights, event: Event, number: int) -> list[str]:
     """The users of a chunk; none when it was routed."""
     found = await flights.to_route(event.id, number)
@@ -70,5 +76,5 @@ async def routed(flights: Flights, event: Event, *users: str) -> list[Routing]:
     page: Page = await flights.take_page(event, 0)
     assert page.chunk is not None
     routings = [routing(event, user) for user in users]
-    await flights.route(event, page.chunk, routings)
+    await route_chunk(flights, event, page.chunk, routings)
     return routings

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 
-from tests.scenes import an_event, chunk_of, people, routed, routing
+from tests.scenes import an_event, chunk_of, people, progress_of, route_chunk, routed, routing
 from tests.workbench import GONE_MS, LEASE_MS, NEVER, Bench, eventually
 from tocsin.domain.delivery import Channel, Reason, Status
 from tocsin.domain.errors import Overloaded
@@ -57,7 +57,7 @@ async def test_an_event_is_fanned_out_page_by_page_and_says_when_it_is_complete(
     ]
     for chunk in (2, 0, 1):
         chunk_users = await chunk_of(bench.flights, event, chunk)
-        await bench.flights.route(event, chunk, [routing(event, user) for user in chunk_users])
+        await route_chunk(bench.flights, event, chunk, [routing(event, user) for user in chunk_users])
     told = [(fact["status"], fact["expected"]) for fact in await bench.facts() if fact["f"] == "event"]
     assert told == [("PROCESSING", None), ("COMPLETED", 250)]
     listed = [notification[1] for fact in await bench.facts() if fact["f"] == "routed" for notification in fact["n"]]
@@ -88,7 +88,7 @@ async def test_a_fan_out_that_paused_is_called_once_and_no_other_is(bench: Bench
 
     async def calls_of(chunks: range) -> list[int]:
         """Which of the chunks call the fan-out when they are routed."""
-        answers = [await bench.flights.route(event, chunk, [routing(event, "u1")]) for chunk in chunks]
+        answers = [await route_chunk(bench.flights, event, chunk, [routing(event, "u1")]) for chunk in chunks]
         return [chunk for chunk, answer in zip(chunks, answers, strict=True) if answer and answer[0]]
 
     assert await calls_of(range(1)) == []
@@ -114,8 +114,8 @@ async def test_a_chunk_is_routed_once_by_two_that_try(bench: Bench) -> None:
     event = an_event()
     await bench.flights.accept(event, people("u1"), None)
     await bench.flights.take_page(event, "0")
-    routings = [routing(event, "u1")]
-    answers = await asyncio.gather(*(bench.flights.route(event, 0, routings) for _ in range(2)))
+    routings, entry = [routing(event, "u1")], (await progress_of(bench.flights, event)).entry
+    answers = await asyncio.gather(*(bench.flights.route(event, 0, routings, entry) for _ in range(2)))
     assert sum(answer is not None for answer in answers) == 1
     assert len(await bench.lists.entries("u1")) == 1
 
@@ -273,7 +273,7 @@ async def test_a_chunk_whose_event_is_forgotten_leaves_nothing_that_stays_for_ev
     page = await bench.flights.take_page(event, 0)
     assert page.chunk == 0
     await bench.client.delete(bench.keys.event(event.id))
-    assert await bench.flights.route(event, 0, [routing(event, "u1")]) == (False, [Channel.SMS])
+    assert await bench.flights.route(event, 0, [routing(event, "u1")], "") == (False, [Channel.SMS])
     assert not await bench.client.exists(bench.keys.event(event.id))
     await bench.client.hset(bench.keys.event(event.id), "routed", "1")
     await bench.flights.keep_content([event])
@@ -607,7 +607,7 @@ async def test_what_was_given_inline_is_there_as_long_as_an_event_of_which_a_chu
     while await bench.flights.back_off(f"c:{event.id}:1", event.id, error="ValueError"):
         pass
     for chunk in (0, 2):
-        await bench.flights.route(event, chunk, [routing(event, f"u{100 * chunk}")])
+        await route_chunk(bench.flights, event, chunk, [routing(event, f"u{100 * chunk}")])
     event_ms = await bench.client.pttl(bench.keys.event(event.id))
     assert await bench.client.pttl(bench.keys.contacts(event.id)) >= event_ms > 0
 

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from tests.program import Program, client, environment, posted, running
 from tests.program import eventually as in_time
-from tests.scenes import an_event, chunk_of, people, progress_of, routed, routing
+from tests.scenes import an_event, chunk_of, people, progress_of, route_chunk, routed, routing
 from tests.served import EVENT
 from tests.stored import ask
 from tests.test_lanes import Carrier
@@ -107,7 +107,7 @@ async def test_a_script_that_redis_has_no_room_for_has_changed_nothing(store: St
     calls: Sequence[Callable[[], Awaitable[Any]]] = (
         lambda: flights.accept(new, people("u1"), {"f": "accepted"}),
         lambda: flights.take_page(paged, "0"),
-        lambda: flights.route(planned, 0, [routing(planned, user) for user in USERS]),
+        lambda: route_chunk(flights, planned, 0, [routing(planned, user) for user in USERS]),
         lambda: flights.escalate([Channel.SMS]),
         lambda: claimed(store, "another", 5),
         lambda: store.attempts.begin(claims, "begun", lease_ms=LEASE_MS, detail={}),

@@ -161,7 +161,7 @@ async def test_nothing_is_started_in_a_redis_that_was_emptied(process: Process) 
         attempts.claim(Channel.SMS, "t", 1, lease_ms=1, attempts=1, resend=False),
         attempts.begin([claim], claim.token, lease_ms=1, detail={}),
         flights.take_page(event, "0"),
-        flights.route(event, 0, []),
+        flights.route(event, 0, [], ""),
     ):
         with pytest.raises(RedisLost):
             await call

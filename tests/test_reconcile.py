@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 from prometheus_client import CollectorRegistry
 
-from tests.scenes import an_event, people, progress_of, routing
+from tests.scenes import an_event, people, progress_of, route_chunk, routing
 from tests.stored import ask, draining, lent
 from tests.workbench import place_of
 from tocsin.actors import short
@@ -63,7 +63,7 @@ class Scene:
         page = await self.store.flights.take_page(event, "0")
         assert page.chunk is not None
         routings = [routing(event, user) for user in users]
-        await self.store.flights.route(event, page.chunk, routings)
+        await route_chunk(self.store.flights, event, page.chunk, routings)
         return [each.id for each in routings]
 
     def with_senders(self, senders: Mapping[Channel, Sender]) -> "Scene":
@@ -323,7 +323,7 @@ async def test_an_event_that_redis_lost_goes_on_with_whom_it_had_not_reached(sce
     async with scene.draining():
         await scene.store.accept(event, people(*users), None)
         page = await scene.store.flights.take_page(event, "0")
-        await scene.store.flights.route(event, page.chunk or 0, [routing(event, user) for user in users[:100]])
+        await route_chunk(scene.store.flights, event, page.chunk or 0, [routing(event, user) for user in users[:100]])
         await scene.store.caught_up()
         await old(scene)
         await scene.lose_event(event)
@@ -363,7 +363,7 @@ async def test_an_event_that_somebody_entered_meanwhile_is_left_alone(scene: Sce
     await scene.store.flights.accept(event, people(*FIFTY), None)
     if over:
         page = await scene.store.flights.take_page(event, "0")
-        await scene.store.flights.route(event, page.chunk or 0, [routing(event, user) for user in FIFTY])
+        await route_chunk(scene.store.flights, event, page.chunk or 0, [routing(event, user) for user in FIFTY])
     assert await reenter(scene.store, event.id, exact=True) == 0
     assert (await progress_of(scene.store.flights, event)).cursor == ("50" if over else "0")
 
@@ -375,7 +375,7 @@ async def test_an_event_that_redis_lost_with_its_flights_goes_on_too(scene: Scen
         await scene.store.accept(event, people(*users), None)
         page = await scene.store.flights.take_page(event, "0")
         routings = [routing(event, user) for user in users[:100]]
-        await scene.store.flights.route(event, page.chunk or 0, routings)
+        await route_chunk(scene.store.flights, event, page.chunk or 0, routings)
         await old(scene)
         await scene.lose_event(event)
         await scene.lose([each.id for each in routings])

@@ -10,7 +10,7 @@ import pytest
 from redis.exceptions import ResponseError
 
 from tests.clock import Clock
-from tests.scenes import an_event, chunk_of, people, routed, routing
+from tests.scenes import an_event, chunk_of, people, route_chunk, routed, routing
 from tests.test_restore import lost, sms
 from tests.workbench import LEASE_MS, Bench
 from tocsin.domain.delivery import Channel, Reason, Status
@@ -95,7 +95,7 @@ async def test_nothing_more_changes_however_often_a_script_is_sent(bench: Bench,
     assert (await flights.take_page(event, "0")).state == "gone"
     await flights.back_off(f"c:{event.id}:0", event.id, error=None)
     await flights.back_off(f"c:{event.id}:0", event.id, error="ValueError")
-    assert await flights.route(event, 0, [routing(event, user) for user in users]) is None
+    assert await route_chunk(flights, event, 0, [routing(event, user) for user in users]) is None
     clock.advance(SOON_MS)
     assert await flights.escalate([Channel.SMS, Channel.EMAIL]) == (["s:SMS", "s:EMAIL"], False)
     one, two, three = await bench.claim(Channel.SMS)
@@ -150,7 +150,7 @@ async def test_what_is_stopped_is_stopped_once(bench: Bench, twice: Twice, clock
     for _ in range(2):
         await stops.begin(asked)
     await bench.flights.take_page(event, "0")
-    await bench.flights.route(event, 0, [routing(event, "u1")])
+    await route_chunk(bench.flights, event, 0, [routing(event, "u1")])
     assert await stops.held() == [asked.id]
     assert [first for first, _ in twice.answers["stop"]] == [1, 0, 0]
     assert await stops.let_go(asked.id) == 0

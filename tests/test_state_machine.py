@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from tests.clock import Clock
-from tests.scenes import an_event, chunk_of, people, routing
+from tests.scenes import an_event, chunk_of, people, route_chunk, routing
 from tests.workbench import Bench
 from tocsin.domain import ids
 from tocsin.domain.delivery import OPEN, RANK, Channel, History, Reason, Status, merge, parse_key, shown_attempt
@@ -385,7 +385,8 @@ class Machine(RuleBasedStateMachine):
 
     def _route(self, event: Event) -> None:
         if self.do(chunk_of(self.bench.flights, event, 0)):
-            self.do(self.bench.flights.route(event, 0, [routing(event, user) for user in self.world.users[event.id]]))
+            routings = [routing(event, user) for user in self.world.users[event.id]]
+            self.do(route_chunk(self.bench.flights, event, 0, routings))
 
     def _record(self, claim: Claim, status: Status, retry_in_ms: int | None = None) -> None:
         reason = Reason.TIMEOUT if retry_in_ms is not None else None

@@ -1,6 +1,6 @@
 -- Turns a chunk of recipients into notifications: inbox entries, flights, the index, and one fact for all of them.
 -- People who are reached alike share a plan, and what becomes of it is worked out and told once.
--- ARGV: namespace, event, chunk, which entry of the event it is of or '*', cid as JSON, critical, inbox prefix, cached,
+-- ARGV: namespace, event, chunk, which entry of the event it is of, cid as JSON, critical, inbox prefix, cached,
 --       inbox ttl_ms, keep_ms, for how many ms more what was given inline is kept, number of plans,
 --       then for each plan: number of steps, and for each step: number, channel, after_ms, reason or '';
 --       then for each notification: id, user, number of its plan (from 0), and the addresses of the plan's steps but
@@ -16,7 +16,7 @@ local inbox = { prefix = ARGV[7], cached = ARGV[8] == '1', ttl = ARGV[9] }
 local keep, longer = ARGV[10], tonumber(ARGV[11])
 local chunk_key = ns .. ':chunk:' .. event .. ':' .. chunk
 local state = redis.call('HMGET', event_key(event), 'again', 'entry')
-if redis.call('EXISTS', chunk_key) == 0 or (entry ~= '*' and entry ~= (state[2] or '')) then
+if redis.call('EXISTS', chunk_key) == 0 or entry ~= (state[2] or '') then
   return nil
 end
 local withdrawn = is_cancelled(event)
