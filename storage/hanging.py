@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Final
 
-import hiredis
 import redis.asyncio
 from redis import exceptions
 from redis.asyncio.retry import Retry
@@ -17,8 +16,8 @@ from redis.connection import HiredisRespSerializer
 
 _TRIES: Final = 2
 _SILENT_S: Final = 1.5
-_SHORT: Final = 16_384
-"""Bytes of a command that is written at once."""
+_SHORT: Final = 65_536
+"""Bytes of a command that is written at once: so many a stream takes before it has anybody wait."""
 _CLOSED: Final = "the handler is closed"
 
 
@@ -75,9 +74,9 @@ class WatchedPool(redis.asyncio.BlockingConnectionPool):
 
     def make_connection(self) -> Any:
         """A connection that writes its commands with hiredis, as redis-py's blocking ones do: its own way takes ten
-        times as long, which for the arguments of route's script was a fifth of all that a person costs."""
+        times as long."""
         connection: Any = super().make_connection()  # type: ignore[no-untyped-call]
-        connection.pack_command = partial(_packed, HiredisRespSerializer().pack)
+        connection.pack_command = HiredisRespSerializer().pack
         connection.send_packed_command = partial(_send, connection, connection.send_packed_command)
         return connection
 
@@ -122,12 +121,6 @@ class WatchedPool(redis.asyncio.BlockingConnectionPool):
     async def disconnect(self, inuse_connections: bool = True) -> None:
         self.hanging.stop()
         await super().disconnect(inuse_connections)
-
-
-def _packed(pack: Callable[..., list[bytes]], *command: Any) -> list[bytes]:
-    """A command as it is written. redis-py looks at each argument first; those of scripts are text and numbers, and may
-    be a thousand."""
-    return [hiredis.pack_command(command)] if command[0] == "EVALSHA" else pack(*command)
 
 
 async def _send(connection: Any, send: Callable[..., Awaitable[None]], command: Any, check_health: bool = True) -> None:

@@ -6,6 +6,8 @@ At most 100 items a call: 500 would hold Redis for 7 to 12 ms, 100 hold it for 2
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from hashlib import sha1
 from importlib.resources import files
 from typing import Any
 
@@ -15,6 +17,7 @@ from tocsin.domain.errors import RedisLost
 from tocsin.storage.keys import Keys
 from tocsin.storage.life import Life
 from tocsin.storage.redis import told
+from tocsin.storage.together import Argument, answers_of
 
 MOST_ITEMS = 100
 
@@ -38,17 +41,10 @@ class Scripts:
         self._client = client
         self._keys = keys
         self.life = life or Life()
-        self._known: dict[str, Any] = {}
 
     async def run(self, name: str, *arguments: object) -> Any:
         """The script's answer. Raises RedisAway (RedisLost) or Overloaded."""
-        script = self._known.get(name) or self._register(name)
-        try:
-            with told():
-                return await script(keys=[self._keys.facts], args=[*self._caller(), *map(str, arguments)])
-        except RedisLost:
-            self.life.doubt()
-            raise
+        return (await self.run_in_turn([Step(name, arguments)]))[0]
 
     async def run_telling(self, name: str, *arguments: object) -> list[str]:
         """The answer of a script that tells what happened. How far the journal is stands behind it, and is kept: should
@@ -96,22 +92,15 @@ class Scripts:
         return answers
 
     async def _send(self, steps: Sequence[Step]) -> list[Any]:
+        caller = self._caller()
+        commands: list[Sequence[Argument]] = [
+            ("EVALSHA", _sha_of(step.name), 1, self._keys.facts, *caller, *map(str, step.arguments)) for step in steps
+        ]
         with told():
-            async with self._client.pipeline(transaction=False) as pipeline:
-                for step in steps:
-                    script = self._known.get(step.name) or self._register(step.name)
-                    given = (*self._caller(), *map(str, step.arguments))
-                    pipeline.evalsha(script.sha, 1, self._keys.facts, *given)
-                answers: list[Any] = await pipeline.execute(raise_on_error=False)
-                return answers
+            return await answers_of(self._client, commands)
 
     def _caller(self) -> tuple[str, str, str]:
         return self._keys.namespace, self.life.epoch, str(self.life.reached)
-
-    def _register(self, name: str) -> Any:
-        script = self._client.register_script(text_of(name))
-        self._known[name] = script
-        return script
 
 
 def text_of(name: str) -> str:
@@ -123,6 +112,12 @@ def text_of(name: str) -> str:
         if part == _SHARED[0] or _made_by(text) & _words_of("\n".join(texts)):
             texts.insert(0, text)
     return "\n".join(texts)
+
+
+@cache
+def _sha_of(name: str) -> str:
+    """What Redis calls a script that it has loaded."""
+    return sha1(text_of(name).encode(), usedforsecurity=False).hexdigest()
 
 
 def _read(part: str) -> str:
