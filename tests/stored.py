@@ -3,21 +3,26 @@
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager
 from typing import Any, TypeVar
 from uuid import UUID
 
 from tocsin.actors.persist import Persister
 from tocsin.domain import ids
+from tocsin.domain.settings import load
+from tocsin.storage import queries
 from tocsin.storage.connecting import connect
 from tocsin.storage.database import cursor, database
+from tocsin.storage.postgres import Postgres
 from tocsin.storage.store import Store
 
 _T = TypeVar("_T")
 
 AT_MS = 1_795_000_000_123
 EVENT = ids.event_id(AT_MS, b"0123456789")
+NOWHERE = "postgresql://nobody@127.0.0.1:1/nothing"
+"""A Postgres that is away."""
 
 IN_APP_AND_EMAIL = ((1, "IN_APP", "DELIVERED", None, None, AT_MS), (2, "EMAIL", "QUEUED", None, "a@example.org", AT_MS))
 
@@ -52,6 +57,24 @@ def rows_of(url: str, statement: str, *values: Any) -> list[Any]:
     """The rows that a statement answers in another's database."""
     with lent(url):
         return ask(statement, *values)
+
+
+@asynccontextmanager
+async def open_store(redis_url: str, postgres_url: str, more: Mapping[str, Any] | None = None) -> AsyncIterator[Store]:
+    """A store on these servers, with the settings `more`."""
+    settings = load({}).with_values({"postgres.url": postgres_url, "redis.url": redis_url, **(more or {})})
+    postgres = Postgres(settings.postgres)
+    made = await Store.open(settings, postgres)
+    try:
+        yield made
+    finally:
+        await made.close()
+        await postgres.close()
+
+
+async def read_times(store: Store, user: str, notifications: Sequence[UUID]) -> dict[UUID, int | None]:
+    """When a user's notifications were read, those that are stored."""
+    return await store.postgres.call(queries.read_times, user, notifications)
 
 
 @asynccontextmanager
