@@ -225,13 +225,19 @@ async def test_what_may_have_begun_since_anything_was_stored_is_uncertain_and_wh
         ("SMS", ends, True), ("EMAIL", waits, False)]  # fmt: skip
 
 
-async def test_what_may_have_begun_stays_in_doubt_when_its_event_is_given_up_and_replayed(
-    process: Process, other: Process
-) -> None:
+async def routed_by(other: Process, process: Process) -> Event:
+    """An event that is stored; that `other` has routed it is not."""
     event = an_event_of(SMS_NOW)
     await process.accept(event, "u1")
     await process.stored()
     await other.route_all(event)
+    return event
+
+
+async def test_what_may_have_begun_stays_in_doubt_when_its_event_is_given_up_and_replayed(
+    process: Process, other: Process
+) -> None:
+    event = await routed_by(other, process)
     assert len(await other.begun()) == 1
     await process.flush()
     assert await process.rebuilt()  # the other one does not say a word
@@ -250,10 +256,7 @@ async def test_what_is_known_of_an_attempt_is_not_hidden_by_what_happened_to_its
     process: Process, other: Process
 ) -> None:
     """Who routed it died long before the loss; who sent it tells that nobody knows whether it went out."""
-    event = an_event_of(SMS_NOW)
-    await process.accept(event, "u1")
-    await process.stored()
-    await other.route_all(event)
+    event = await routed_by(other, process)
     (claim,) = await process.begun()
     await process.store.attempts.record([Ending(claim, Status.UNCERTAIN, {"provider": "p", "reason": "timeout"})])
     await process.store.stops.withdraw([event.id], "changed plans", "editor", 1)
