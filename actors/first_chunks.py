@@ -16,7 +16,6 @@ from tocsin.domain.event import Contact
 from tocsin.storage.first_chunks import First
 from tocsin.storage.flight_parts import Chunk
 from tocsin.storage.memory import Work
-from tocsin.storage.people import stranger_of
 from tocsin.storage.store import Store
 
 
@@ -61,7 +60,7 @@ async def _route_some(store: Store, chunks: Sequence[Chunk]) -> None:
 async def _route_together(store: Store, chunks: Sequence[Chunk]) -> set[UUID]:
     """The events whose chunk is routed."""
     contacts = await _stored_contacts(store, chunks)
-    plans = [(chunk, planned(chunk.event, chunk.people, _contacts_of(chunk, contacts))) for chunk in chunks]
+    plans = [(chunk, planned(chunk.event, chunk.people, contacts)) for chunk in chunks]
     answers = await store.first_chunks.route(plans, [store.persister_call()])
     routed = [(chunk.event, answer) for chunk in chunks if (answer := answers.get(chunk.event.id))]
     # A call that fails now is made again by who looks at the time index.
@@ -74,9 +73,3 @@ async def _stored_contacts(store: Store, chunks: Sequence[Chunk]) -> dict[str, C
     known = {user: contact for chunk in chunks for user, contact in chunk.contacts.items()}
     named = {person.id for chunk in chunks for person in named_among(chunk.people)}
     return known | await store.people.stored(named - known.keys())
-
-
-def _contacts_of(chunk: Chunk, stored: dict[str, Contact]) -> dict[str, Contact]:
-    """Of those who were named: the same person may have been given inline for one event and not for another."""
-    contacts = {person.id: stored.get(person.id) or stranger_of(person) for person in named_among(chunk.people)}
-    return {user: contact for user, contact in contacts.items() if contact is not None}

@@ -65,7 +65,8 @@ def named_among(people: Iterable[Recipient | Found]) -> list[Recipient]:
 
 
 def planned(event: Event, people: Iterable[Recipient | Found], contacts: Mapping[str, Contact]) -> list[Routing]:
-    """A notification for each of `people`; who was named and is not in `contacts` is nobody we know."""
+    """A notification for each of `people`; who was named and is not in `contacts`, which has those who are stored, is
+    nobody we know but by what was given inline."""
     planner = _Planner(event)
     return [
         planner.of_found(person) if isinstance(person, Found) else planner.of_named(person, contacts.get(person.id))
@@ -96,9 +97,11 @@ class _Planner:
         self._addressed = [step.channel for step in event.steps if step.channel is not Channel.IN_APP]
 
     def of_named(self, person: Recipient, contact: Contact | None) -> Routing:
-        """The notification of somebody who was named, perhaps with details; `contact` is None for who is not known."""
-        if contact is None:
+        """The notification of somebody who was named, perhaps with details; `contact` is None for who is not stored."""
+        if contact is None and not person.inline:
             return self._routing(person.id, {}, known=False)
+        if contact is None:
+            return self._routing(person.id, addresses_of(person.id, 0, person.phone, person.email))
         devices, phone, email = len(contact.tokens), person.phone or contact.phone, person.email or contact.email
         addresses = addresses_of(person.id, devices, phone, email)
         return self._routing(person.id, addresses, active=contact.active, opt_outs=contact.opt_outs)

@@ -29,6 +29,9 @@ class EventStatus(StrEnum):
     FAILED = "FAILED"
 
 
+_NOTHING: Final = (None,) * 5
+
+
 class Recipient(BaseModel):
     """One person an event is for; contact details given inline count for this event only."""
 
@@ -44,7 +47,7 @@ class Recipient(BaseModel):
     @property
     def inline(self) -> bool:
         """Whether the caller gave contact details, so that no stored user is needed."""
-        return any(detail is not None for detail in (self.email, self.phone, self.name, self.locale, self.timezone))
+        return (self.email, self.phone, self.name, self.locale, self.timezone) != _NOTHING
 
 
 _GIVEN_INLINE: Final = tuple(name for name in Recipient.model_fields if name != "id")

@@ -20,9 +20,9 @@ class People:
         self._postgres = postgres
 
     async def contacts_of(self, people: Sequence[Recipient], known: Mapping[str, Contact]) -> dict[str, Contact]:
-        """The stored contact of each person, of some of whom it is `known`; for one known only inline an empty one with
-        the person's opt-outs. Who is neither stored nor inline is left out. Raises PostgresAway when somebody cannot be
-        judged without it."""
+        """The stored contact of each person, of some of whom it is `known`; who is not stored is left out. While
+        Postgres is away whoever was given inline has one of nothing but opt-outs. Raises PostgresAway when somebody
+        cannot be judged without it."""
         return await self._contacts_of(people, dict(known), {person.id for person in people})
 
     async def _contacts_of(
@@ -32,11 +32,9 @@ class People:
         if not missing:
             return known
         try:
-            found = await self._stored([person.id for person in missing], kept)
+            return known | await self._stored([person.id for person in missing], kept)
         except PostgresAway:
             return known | await self._judged_without_postgres(missing)
-        strangers = {person.id: stranger for person in missing if (stranger := stranger_of(person))}
-        return known | strangers | found
 
     async def stored(self, wanted: Collection[str]) -> dict[str, Contact]:
         """The contacts of those of `wanted` who are stored, which Redis keeps. Raises PostgresAway."""
@@ -52,7 +50,9 @@ class People:
         given |= await self._given_before([place for place in wanted if place not in given])
         strangers = {user: person or Recipient(id=user) for (_, user), person in given.items() if user not in known}
         try:
-            contacts = known | (await self._contacts_of(list(strangers.values()), {}, kept) if strangers else {})
+            found = await self._contacts_of(list(strangers.values()), {}, kept)
+            unstored = {user: Contact(id=user) for user, person in strangers.items() if person.inline}
+            contacts = known | unstored | found
         except PostgresAway:
             contacts = known
         return {
@@ -95,8 +95,3 @@ class People:
         if off is None or not all(person.inline for person in people):
             raise PostgresAway("who some recipients are is only in Postgres")
         return {person.id: Contact(id=person.id, opt_outs=off[person.id]) for person in people}
-
-
-def stranger_of(person: Recipient) -> Contact | None:
-    """What is known of somebody who is not stored: nothing but who it is, if they were given inline."""
-    return Contact(id=person.id) if person.inline else None
