@@ -325,9 +325,7 @@ async def test_who_died_long_before_the_loss_is_not_waited_for(process: Process,
 @pytest.mark.servers
 async def test_an_outage_of_postgres_makes_nobody_silent(process: Process, other: Process) -> None:
     """Nobody could say a word, and what was told meanwhile is not stored."""
-    await process.ask(
-        "update witnesses set seen_at = now() - interval '1 hour', drained_at = now() - interval '1 hour'"
-    )
+    await process.ask("update witnesses set drained_at = now() - interval '1 hour'")
     await process.ask("update witness_rounds set began_at = now() - interval '1 hour'")
     await process.store.postgres.call(lives.beat, process.name, 0, process.store.life.epoch)
     assert (await process.store.postgres.call(lives.heard, "coming")).missing == 2
@@ -371,9 +369,7 @@ async def test_a_witness_is_forgotten_when_all_that_it_told_is_stored_since_long
 
     both = {process.name, other.name}
     # Nothing is stored since it was seen: a rebuild has to know that it is missing, however long ago that is.
-    await process.ask(
-        "update witnesses set seen_at = now() - interval '9 days', drained_at = now() - interval '9 days'"
-    )
+    await process.ask("update witnesses set drained_at = now() - interval '9 days'")
     assert await names() == both
     await process.ask("update witness_rounds set number = number + 1000")
     await process.store.postgres.call(lives.seen, process.name)
