@@ -30,7 +30,7 @@ _NIL: Final = str(UUID(int=0))
 
 async def start(store: Store, wanted: Wanted, reason: str, by: str, cid: str) -> Cancellation:
     """Stops what is wanted and has begun by now, and does what it can of the rest within two seconds. With Postgres
-    away it is stopped all the same; the rest follows when Postgres has heard of it. Raises RedisAway."""
+    away it is stopped all the same; the rest follows when Postgres has heard of it. Raises RedisAway and Overloaded."""
     now_ms = time.time_ns() // 1_000_000
     if not wanted.events:
         until_ms = now_ms + 1 if wanted.to_ms is None else min(wanted.to_ms, now_ms + 1)

@@ -9,6 +9,7 @@ TocsinError
 │   ├── PostgresAway      also read-only, or without its schema
 │   ├── ProviderAway      a provider that was asked what it knows
 │   └── Overloaded        a limit of memory or disk is reached
+│       └── TooManyFilters  so many filters are being stopped that there is no room for another
 ├── NotFound              it does not exist, or is not the asker's
 └── Conflict              it is not in a state for that
     ├── KeyMismatch       an Idempotency-Key was used for another request
@@ -61,6 +62,10 @@ class Overloaded(Unavailable):
     """A limit of memory or disk is reached; nothing new is taken for now."""
 
     retry_after_s = 30
+
+
+class TooManyFilters(Overloaded):
+    """So many filters are being stopped that there is no room for another."""
 
 
 class NotFound(TocsinError):

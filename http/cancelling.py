@@ -18,7 +18,15 @@ from tocsin.http.caller import SENDERS, VIEWERS
 from tocsin.http.cursors import cursor_of, page_of, place_of
 from tocsin.http.endpoint import Call, Endpoint
 from tocsin.http.idempotency import once_if_known
-from tocsin.http.problems import BAD_CURSOR, BAD_USER_ID, INVALID_VALUE, MISSING_FIELD, NOT_FOUND, Problem
+from tocsin.http.problems import (
+    BAD_CURSOR,
+    BAD_USER_ID,
+    INVALID_VALUE,
+    MISSING_FIELD,
+    NOT_FOUND,
+    TOO_MANY_FILTERS,
+    Problem,
+)
 from tocsin.http.shapes import Answer, Asked, AskedMoment, EventType, Line, Listing, Moment, NoQuery, Paging, UserId
 from tocsin.storage import cancellations, queries
 from tocsin.storage.cancellations import Cancellation, Wanted
@@ -204,7 +212,7 @@ ENDPOINTS: Final = (
         who=SENDERS,
         body=CancelEvents,
         answer=CancellationShown,
-        problems=(BAD_USER_ID, NOT_FOUND),
+        problems=(BAD_USER_ID, NOT_FOUND, TOO_MANY_FILTERS),
         idempotent=True,
     ),
     Endpoint(

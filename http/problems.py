@@ -173,6 +173,13 @@ OVERLOADED = Kind(
     "overloaded", 503, "A limit of memory or disk is reached.", "Try again after the seconds in Retry-After."
 )
 
+TOO_MANY_FILTERS = Kind(
+    "too_many_filters",
+    503,
+    "As many filters are being stopped as there is room for.",
+    "Try again after the seconds in Retry-After, or name the events by their ids.",
+)
+
 KINDS: Final[Mapping[str, Kind]] = {kind.code: kind for kind in tuple(globals().values()) if isinstance(kind, Kind)}
 """All of the above by code."""
 

@@ -19,6 +19,7 @@ from tocsin.domain.errors import (
     PostgresAway,
     RedisAway,
     StillRunning,
+    TooManyFilters,
     Unavailable,
 )
 from tocsin.http.problems import (
@@ -46,6 +47,7 @@ from tocsin.http.problems import (
     STILL_RUNNING,
     TOO_LONG,
     TOO_MANY,
+    TOO_MANY_FILTERS,
     TOO_SHORT,
     UNAVAILABLE,
     UNKNOWN_CHANNEL,
@@ -66,6 +68,7 @@ _BY_STATUS: Final[Mapping[int, Kind]] = {404: NO_SUCH_PATH, 405: METHOD_NOT_ALLO
 _BY_ERROR: Final[tuple[tuple[type[Exception], Kind], ...]] = (
     (RedisAway, REDIS_AWAY),
     (PostgresAway, POSTGRES_AWAY),
+    (TooManyFilters, TOO_MANY_FILTERS),
     (Overloaded, OVERLOADED),
     (Unavailable, UNAVAILABLE),
     (NotFound, NOT_FOUND),
