@@ -228,17 +228,18 @@ class ReadAnswer:
 
 
 def arguments_of(routings: Sequence[Routing]) -> list[object]:
-    """What route.lua is given of notifications: the plans, each once, then who has which."""
+    """What route.lua is given of notifications: the plans, each once with who has it."""
     plans = {id(routing.plan): routing.plan for routing in routings}
-    numbers = {place: number for number, place in enumerate(plans)}
+    people: dict[int, list[str]] = {place: [] for place in plans}
+    for notification, user, plan, addresses in routings:
+        texts = [",null" if each is None else f",{encode_basestring_ascii(each)}" for each in addresses]
+        people[id(plan)].append(f"{notification}{user}\n{''.join(texts)}\n")
     arguments: list[object] = [len(plans)]
-    for plan in plans.values():
+    for place, plan in plans.items():
         arguments.append(len(plan))
         for step in plan:
             arguments += (step.step, step.channel, step.after_ms, step.reason or "")
-    for routing in routings:
-        texts = (",null" if each is None else f",{encode_basestring_ascii(each)}" for each in routing.addresses)
-        arguments += (routing.notification, routing.user, numbers[id(routing.plan)], "".join(texts))
+        arguments.append("".join(people[place]))
     return arguments
 
 
