@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from typing import Final
 from uuid import UUID
 
 from loguru import logger
@@ -11,7 +12,7 @@ from tocsin.actors.outages import say
 from tocsin.domain import ids
 from tocsin.domain.delivery import Channel, Reason
 from tocsin.domain.errors import Unavailable
-from tocsin.domain.event import Contact, Event, Recipient, addresses_of
+from tocsin.domain.event import Contact, Event, Recipient, addresses_of, shown
 from tocsin.domain.plan import Plan, PlannedStep, plan_for
 from tocsin.domain.preferences import allows
 from tocsin.storage.calls import correlation
@@ -20,6 +21,9 @@ from tocsin.storage.found import Found
 from tocsin.storage.memory import Work
 from tocsin.storage.scripts import Step
 from tocsin.storage.store import Store
+
+_ADDRESSED: Final = (Channel.PUSH, Channel.SMS, Channel.EMAIL)
+"""The channels whose addresses are not the user's id, as a planner gathers them."""
 
 
 async def route(
@@ -94,38 +98,38 @@ class _Planner:
         self._event = event
         self._id_of = ids.notification_ids(str(event.id))
         self._plans: dict[tuple[object, ...], Plan] = {}
-        self._addressed = [step.channel for step in event.steps if step.channel is not Channel.IN_APP]
+        self._places = [_ADDRESSED.index(step.channel) for step in event.steps if step.channel in _ADDRESSED]
 
     def of_named(self, person: Recipient, contact: Contact | None) -> Routing:
         """The notification of somebody who was named, perhaps with details; `contact` is None for who is not stored."""
-        if contact is None and not person.inline:
-            return self._routing(person.id, {}, known=False)
         if contact is None:
-            return self._routing(person.id, addresses_of(person.id, 0, person.phone, person.email))
+            return self._routing(person.id, 0, person.phone, person.email, known=person.inline)
         devices, phone, email = len(contact.tokens), person.phone or contact.phone, person.email or contact.email
-        addresses = addresses_of(person.id, devices, phone, email)
-        return self._routing(person.id, addresses, active=contact.active, opt_outs=contact.opt_outs)
+        return self._routing(person.id, devices, phone, email, active=contact.active, opt_outs=contact.opt_outs)
 
     def of_found(self, person: Found) -> Routing:
         """The notification of somebody of the audience."""
-        return self._routing(
-            person.id, person.addresses(), known=person.known, active=person.active, opt_outs=person.opt_outs
-        )
+        user, active, email, phone, devices, opt_outs, known = person
+        return self._routing(user, devices, phone, email, known=known, active=active, opt_outs=opt_outs)
 
     def _routing(
         self,
         user: str,
-        addresses: Mapping[Channel, str],
+        devices: int,
+        phone: str | None,
+        email: str | None,
         *,
         known: bool = True,
         active: bool = True,
         opt_outs: Sequence[str] = (),
     ) -> Routing:
-        alike = (*addresses, known, active, *opt_outs)
+        given = (shown(devices), phone or None, email or None)
+        alike = (devices > 0, not phone, not email, known, active, *opt_outs)
         plan = self._plans.get(alike)
         if plan is None:
-            plan = self._plans[alike] = self._plan(addresses, opt_outs, known=known, active=active)
-        return Routing(self._id_of(user), user, plan, [addresses.get(channel) for channel in self._addressed])
+            reachable = addresses_of(user, devices, phone, email)
+            plan = self._plans[alike] = self._plan(reachable, opt_outs, known=known, active=active)
+        return Routing(self._id_of(user), user, plan, [given[place] for place in self._places])
 
     def _plan(self, reachable: Collection[Channel], opt_outs: Sequence[str], *, known: bool, active: bool) -> Plan:
         event = self._event

@@ -91,11 +91,16 @@ class Event(BaseModel):
     """What tells it from another one with its key; never None where it has one."""
 
 
+def shown(devices: int) -> str | None:
+    """The address that push shows of so many devices."""
+    return f"{devices} device{'s' if devices > 1 else ''}" if devices else None
+
+
 def addresses_of(user: str, devices: int, phone: str | None, email: str | None) -> dict[Channel, str]:
     """The address that each channel would use, of those that reach a person."""
     found: dict[Channel, str] = {Channel.IN_APP: user}
-    if devices:
-        found[Channel.PUSH] = f"{devices} device{'s' if devices > 1 else ''}"
+    if reached := shown(devices):
+        found[Channel.PUSH] = reached
     if phone:
         found[Channel.SMS] = phone
     if email:

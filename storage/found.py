@@ -10,8 +10,7 @@ from typing import Any, Final, NamedTuple
 
 from pydantic import TypeAdapter
 
-from tocsin.domain.delivery import Channel
-from tocsin.domain.event import Contact, Recipient, addresses_of
+from tocsin.domain.event import Contact, Recipient
 
 
 class Found(NamedTuple):
@@ -24,10 +23,6 @@ class Found(NamedTuple):
     devices: int = 0
     opt_outs: Sequence[str] = ()
     known: bool = True
-
-    def addresses(self) -> dict[Channel, str]:
-        """The address that each channel would use; push shows the number of devices."""
-        return addresses_of(self.id, self.devices, self.phone, self.email) if self.known else {}
 
 
 ENTRY: Final = """case when person.id is null and preference.user_id is null then json_build_array(wanted.id)
