@@ -22,7 +22,7 @@ from tocsin.storage.postgres import Postgres
 
 _MOST_TOGETHER = 200
 _SETTLED_S = 5
-"""For so long after Redis started others may be about to tell it the keys that it was away for (repeats.py)."""
+"""For so long after Redis came back others may be about to tell it the keys that it was away for (repeats.py)."""
 COMMIT_MS = 3_000
 """What a caller may wait for Postgres; after that the event rests in Redis, whether Postgres has it or not."""
 
@@ -48,10 +48,10 @@ class Intake:
         postgres: Postgres,
         memory: MemoryGuard,
         learn: Callable[[], Awaitable[None]],
-        redis_up_s: Callable[[], Awaitable[float]],
+        redis_settled_s: Callable[[], Awaitable[float]],
     ) -> None:
         self._learn = learn
-        self._redis_up_s = redis_up_s
+        self._redis_settled_s = redis_settled_s
         self._entrance = entrance
         self._memory = memory
         self._postgres = postgres
@@ -86,8 +86,8 @@ class Intake:
             await self._learn()
         if not self.redis_is_durable:
             raise PostgresAway("Postgres is away and Redis does not keep what it is told (appendonly is off)")
-        if row.idempotency is not None and await self._redis_up_s() < _SETTLED_S:
-            raise PostgresAway("Postgres is away, and Redis has started too lately to know each Idempotency-Key")
+        if row.idempotency is not None and await self._redis_settled_s() < _SETTLED_S:
+            raise PostgresAway("Postgres is away, and Redis has come back too lately to know each Idempotency-Key")
 
     async def _commit(self, row: Accepted) -> Stored:
         future: asyncio.Future[Stored] = asyncio.get_running_loop().create_future()

@@ -6,6 +6,7 @@ compare both.
 """
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
@@ -43,6 +44,7 @@ class Life:
         self._resting = 0
         self._ahead_ms = 0
         self._under_way: set[object] = set()
+        self._answers_since_s = -math.inf
 
     @property
     def is_lost(self) -> bool:
@@ -61,6 +63,18 @@ class Life:
     def follow(self, reached: int) -> None:
         """Takes note of how far the journal of this life is."""
         self.reached = max(self.reached, reached)
+
+    def answered(self, *, now: bool) -> None:
+        """Takes note of whether Redis answered this process just now."""
+        if not now:
+            self._answers_since_s = math.inf
+        elif self._answers_since_s == math.inf:
+            self._answers_since_s = time.monotonic()
+
+    @property
+    def in_touch_s(self) -> float:
+        """For how many seconds Redis has answered this process; without end where it never failed to."""
+        return max(0.0, time.monotonic() - self._answers_since_s)
 
     def doubt(self) -> None:
         """Lets whoever keeps the life look at once."""

@@ -8,16 +8,17 @@ import json
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 from uuid import uuid4
 
 from loguru import logger
 
-from tocsin.domain.errors import PostgresAway, Unavailable
+from tocsin.domain.errors import PostgresAway, RedisAway, Unavailable
 from tocsin.storage import lives, persist
 from tocsin.storage.ending import ended
 from tocsin.storage.life import UNKNOWN, Life, Told
 from tocsin.storage.postgres import Postgres
+from tocsin.storage.redis import up_s
 from tocsin.storage.scripts import MOST_ITEMS, Scripts, Step
 
 _LOOK_S: Final = 1.0
@@ -127,7 +128,12 @@ class LifeKeeper:
 
     async def _ask(self) -> Look:
         known, expected = self._life.epoch, self._life.reached
-        epoch, reached, now_ms, oldest_ms, coming = await self._scripts.run("life")
+        try:
+            epoch, reached, now_ms, oldest_ms, coming = await self._scripts.run("life")
+        except RedisAway:
+            self._life.answered(now=False)
+            raise
+        self._life.answered(now=True)
         expected = expected if epoch == known else 0
         return Look(epoch, int(reached), expected, int(now_ms), int(oldest_ms) if oldest_ms else None, coming)
 
@@ -249,3 +255,9 @@ def _entries(facts: Sequence[Told]) -> list[list[str]]:
             entries.append(gathered)
             gathered = []
     return [*entries, gathered] if gathered else entries
+
+
+async def settled_s(client: Any, life: Life) -> float:
+    """For how many seconds Redis has been there for this process: since it started, and since it answered again, for
+    while it loads what it had it is not there, and has started. Raises RedisAway."""
+    return min(await up_s(client), life.in_touch_s)

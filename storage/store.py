@@ -35,7 +35,7 @@ from tocsin.storage.keyed import Keyed
 from tocsin.storage.keys import Keys
 from tocsin.storage.keys_mirror import KeysMirror
 from tocsin.storage.life import Life
-from tocsin.storage.life_keeper import LifeKeeper
+from tocsin.storage.life_keeper import LifeKeeper, settled_s
 from tocsin.storage.locks import Locks
 from tocsin.storage.marking_read import Read, Reading
 from tocsin.storage.memory import Marks, MemoryGuard, Work
@@ -45,7 +45,7 @@ from tocsin.storage.postgres import Postgres
 from tocsin.storage.profiles import Profiles
 from tocsin.storage.rates import Rates
 from tocsin.storage.recall import Recall
-from tocsin.storage.redis import connect, info, told, up_s
+from tocsin.storage.redis import connect, info, told
 from tocsin.storage.reentry import Reentry
 from tocsin.storage.repeats import Repeats
 from tocsin.storage.revival import Revival
@@ -64,8 +64,8 @@ class Store:
 
     def __init__(self, settings: Settings, postgres: Postgres, client: Any) -> None:
         keys = Keys.of(settings.redis)
-        self.life = Life()
-        scripts = Scripts(client, keys, self.life)
+        self.life = life = Life()
+        scripts = Scripts(client, keys, life)
         inbox = InboxSettings(keys.inbox_prefix, settings.cache.enabled, settings.cache.ttl)
         self._client = client
         self._keys = keys
@@ -95,9 +95,10 @@ class Store:
         self.stops = Stops(client, keys, scripts, self.flights, self.people)
         self.memory = MemoryGuard(client, keys, _marks(settings.redis))
         name = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}"
-        self.keeper = LifeKeeper(self.life, scripts, postgres, name)
+        self.keeper = LifeKeeper(life, scripts, postgres, name)
         self._entrance = Entrance(scripts, self.flights, self.calls)
-        self._intake = Intake(self._entrance, postgres, self.memory, self.learn_durability, partial(up_s, client))
+        learn, settled = self.learn_durability, partial(settled_s, client, life)
+        self._intake = Intake(self._entrance, postgres, self.memory, learn, settled)
         self.keyed = Keyed(client, keys, postgres, self.flights.longest_ms, self.caught_up)
         self.revival = Revival(self.flights, Reentry(client, scripts, keys, self.refilling()), postgres, self.caught_up)
 

@@ -164,6 +164,23 @@ async def test_a_redis_that_just_started_does_not_say_that_a_key_is_new(
         server.stop()
 
 
+async def test_a_redis_that_only_just_answers_again_does_not_say_that_a_key_is_new(
+    server: fakeredis.FakeServer, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have started long ago, and have loaded since what it had."""
+    await store.keeper.look()
+    assert (await store.accept(an_event(), people("u1"), replace(KEY, key="k0"))).replay is None
+    server.connected = False
+    with pytest.raises(RedisAway):
+        await store.keeper.look()
+    server.connected = True
+    await store.keeper.look()
+    with pytest.raises(PostgresAway, match="too lately"):
+        await store.accept(an_event(), people("u1"), KEY)
+    monkeypatch.setattr(intake, "_SETTLED_S", 0)
+    assert (await store.accept(an_event(), people("u1"), KEY)).replay is None
+
+
 async def test_an_answer_that_redis_was_away_for_is_known_to_it_when_it_is_back() -> None:
     """By then Postgres, which has the key too, may be away."""
     server = fakeredis.FakeServer()

@@ -17,7 +17,10 @@ RESENT = frozenset({"EMAIL", "PUSH"})
 OPEN = frozenset({"SCHEDULED", "QUEUED", "RETRYING", "SENDING"})
 _KILLS = ("kill_actors", "skew_actors")
 """Faults that begin with kill -9 of a process that sends: a clock is changed by starting it again."""
+_HTTP_KILLS = ("kill_http", "skew_http")
 _TESTIFIED_MS = 8_000
+_ASKED_AGAIN_MS = 60_000
+"""For so long a caller repeats a request that was not answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,9 @@ class StoredEvent:
     steps: int
     mandatory: bool
     cancelled: bool
+    accepted_ms: int
+    has_key: bool
+    """Whether the Idempotency-Key that it was posted under is its own; all of a run are posted under one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +130,13 @@ class Evidence:
         ]
         return min(times) if times else None
 
+    def key_may_be_forgotten(self, at_ms: int) -> bool:
+        """Whether nobody may have known of a key that was used a moment before: Redis was emptied, or the process that
+        took the first request was killed while one of the stores, which did not know yet, was away."""
+        lately = [fault for fault in self.ledger.faults if -_ASKED_AGAIN_MS <= fault.at_ms - at_ms <= 0]
+        away = any(fault.target in ("redis", "postgres") for fault in lately)
+        return any(fault.kind == "empty_redis" or (away and fault.kind in _HTTP_KILLS) for fault in lately)
+
     def only_in_redis(self, at_ms: int) -> bool:
         """Whether what was answered then was in Redis alone when Redis was emptied: Postgres was away, and had not
         long been back. Nothing but that Redis had it."""
@@ -161,7 +174,9 @@ select id::text, notification_id::text, event_id::text, user_id, channel, step, 
 """
 _EVENTS = """
 select id::text, status, type, coalesce(jsonb_array_length(steps), 0), coalesce(mandatory, false),
-  cancelled_at is not null from events where accepted_at is not null
+  cancelled_at is not null, (extract(epoch from accepted_at) * 1000)::bigint,
+  exists (select from idempotency where event_id = events.id)
+from events where accepted_at is not null
 """
 
 _LOSSES = (

@@ -55,3 +55,13 @@ def done_once(evidence: Evidence, check: Check) -> None:
         told = f"repeated ({repeat.durability}) at {repeat.answered_ms}, it was another: {repeat.answered}"
         unknowable = forgotten and "redis" in (first.durability, repeat.durability)
         (check.apart if unknowable else check.wrong).append((repeat.event, told))
+
+
+@RULES.add("no event was stored twice under one Idempotency-Key, answered or not")
+def stored_once(evidence: Evidence, check: Check) -> None:
+    for event in evidence.events.values():
+        check.looked_at += 1
+        if not event.has_key:
+            told = f"accepted at {event.accepted_ms}, and its key is another event's"
+            unknowable = evidence.key_may_be_forgotten(event.accepted_ms)
+            (check.apart if unknowable else check.wrong).append((event.id, told))

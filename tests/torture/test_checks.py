@@ -57,7 +57,7 @@ def the_truth() -> Evidence:
         Delivery(LATER, NOTE, EVENT, "ann", "EMAIL", 3, "SCHEDULED", None, BEGAN + 7_200_000, None, {}),
     ]
     evidence = Evidence(ledger, BEGAN + 60_000)
-    evidence.events = {EVENT: StoredEvent(EVENT, "COMPLETED", "event.approval", 3, False, True)}
+    evidence.events = {EVENT: StoredEvent(EVENT, "COMPLETED", "event.approval", 3, False, True, BEGAN - 510, True)}
     evidence.notifications = {EVENT: 1}
     evidence.deliveries = {row.id: row for row in rows}
     evidence.flights = {NOTE: f"ann|{EVENT}|0|0|3,EMAIL,W,1,{BEGAN + 7_200_000},"}
@@ -122,6 +122,11 @@ LIES: list[tuple[str, str, Lie]] = [
         "a repeated request made another event",
         "the same Idempotency-Key was one event",
         lambda e: e.ledger.repeats.append(Repeat(EVENT, "another", "postgres", BEGAN)),
+    ),
+    (
+        "a key has two events",
+        "no event was stored twice under one Idempotency-Key",
+        lambda e: e.events.update({EVENT: replace(e.events[EVENT], has_key=False)}),
     ),
     (
         "a flight is gone",
@@ -298,6 +303,20 @@ def test_a_seed_repeats_the_schedule() -> None:
     assert once != schedule(8, asked.seconds, asked.fault_every_s, asked.without)
     assert len(once) >= 200
     assert {each.kind for each in once} == set(WEIGHTS)
+
+
+def test_a_key_that_nobody_could_know_is_counted_apart() -> None:
+    name = "no event was stored twice under one Idempotency-Key, answered or not"
+    for faults, apart in (
+        ([Fault("empty_redis", "redis", BEGAN - 9_000, BEGAN - 9_000)], 1),
+        ([Fault("kill_http", "http1", BEGAN - 9_000, BEGAN - 8_000)], 1),
+        ([Fault("kill_http", "http1", BEGAN - 90_000, BEGAN - 8_000)], 0),
+        ([Fault("stop_http", "http1", BEGAN - 9_000, BEGAN - 8_000)], 0),
+    ):
+        evidence = the_truth()
+        evidence.events[EVENT] = replace(evidence.events[EVENT], has_key=False)
+        evidence.ledger.faults += faults
+        assert len(check_one(evidence, name).apart) == apart
 
 
 JOURNEY = "every message belongs to an attempt that the journey tells"
