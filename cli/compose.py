@@ -151,7 +151,7 @@ class Process:
             yield
         finally:
             context.stopping.set()
-            server.should_exit = True
+            server.end()
             await serving
             await asyncio.gather(context.alerts.close(_PART_ENDS_S), ended([keeping], _PART_ENDS_S))
             await store.close()
@@ -167,7 +167,7 @@ class Process:
         try:
             yield
         finally:
-            server.should_exit = True
+            server.end()
             await serving
             await store.close()
 

@@ -5,7 +5,7 @@ import errno
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final
 
 import uvicorn
@@ -13,12 +13,30 @@ import uvicorn
 from tocsin.domain.errors import SettingError
 from tocsin.storage.ending import ended
 
+_TICK_S: Final = 1.0
 _TOLD_S: Final = 0.3
 _BROKEN_OFF_S: Final = 0.75
 
 
 class Server(uvicorn.Server):
-    """A server that leaves signals to its process, and that has ended what it broke off when it ends."""
+    """A server that leaves signals to its process, that sleeps while it has nothing to do, and that has ended what it
+    broke off when it ends."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._told = asyncio.Event()
+
+    def end(self) -> None:
+        """Lets it finish what is under way; `serve` returns when it has."""
+        self.should_exit = True
+        self._told.set()
+
+    async def main_loop(self) -> None:
+        """As uvicorn's, which looks ten times a second whether it is to stop. Once a second it makes the date that
+        answers bear."""
+        while not await self.on_tick(0):
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._told.wait(), _TICK_S)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
