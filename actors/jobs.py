@@ -44,11 +44,22 @@ _MOST_SWEPT = 200
 _BEHIND_MS = 3_600_000
 _SUMMED_AT_ONCE = 10_000
 _MOST_SUMS = 20
+_NOTHING_TO_SUM_S = 4.5
 _KNOWN_MS = 23 * 3_600_000
 """Redis knows an event for a day after its fan-out, at least; that of a younger one is known to have started or not."""
 _PAGE = 1_000
 _LONGEST_CHANGE_MS = 30_000
 """A change is stamped when it begins and seen when it is committed."""
+_EARLY_S = 0.002
+"""By so much a timer of the event loop may come too early."""
+
+
+class _Punctual(AsyncIOScheduler):  # type: ignore[misc]  # it has no types
+    """A scheduler that looks at its jobs once for each that is due: woken a little early it would find nothing to do,
+    and look again."""
+
+    def _start_timer(self, wait_seconds: float | None) -> None:
+        super()._start_timer(None if wait_seconds is None else wait_seconds + _EARLY_S)
 
 
 class Jobs:
@@ -71,9 +82,8 @@ class Jobs:
         self._senders = dict(senders or {})
         self._began_s = time.monotonic()
         self._reconcile = reconcile
-        self._scheduler = AsyncIOScheduler(
-            job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": 30}
-        )
+        self._sums_from_s = 0.0
+        self._scheduler = _Punctual(job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": 30})
 
     def start(self) -> None:
         jobs = (
@@ -123,9 +133,14 @@ class Jobs:
         await self._store.facts.tend()
 
     async def _sum_up(self) -> None:
-        """Adds what changed in events to their counts; of many processes one at a time does it."""
-        for _ in range(_MOST_SUMS):
-            if await self._store.postgres.call(queries.sum_up, _SUMMED_AT_ONCE) < _SUMMED_AT_ONCE:
+        """Adds what changed in events to their counts; of many processes one at a time does it. Where there was nothing
+        it rests for a while: whoever counts looks at what is not summed up too."""
+        if time.monotonic() < self._sums_from_s:
+            return
+        for turn in range(_MOST_SUMS):
+            summed = await self._store.postgres.call(queries.sum_up, _SUMMED_AT_ONCE)
+            if summed < _SUMMED_AT_ONCE:
+                self._sums_from_s = 0.0 if summed or turn else time.monotonic() + _NOTHING_TO_SUM_S
                 return
 
     async def _tend_partitions(self) -> None:
