@@ -61,8 +61,9 @@ class Rebuilder:
         """Runs until it is cancelled."""
         while True:
             try:
-                if self._store.life.coming:
-                    await self.rebuild()
+                await self._store.life.lost()
+                await self.rebuild()
+                # Another process may be at it, or this one's is just done.
                 await asyncio.sleep(_LOOK_S)
             except Unavailable as error:
                 say("the rebuild of Redis", error)

@@ -34,17 +34,34 @@ class Life:
         self.epoch = epoch
         self.reached = 0
         """The number of the last fact that is known of."""
-        self.coming = ""
-        """The epoch of the life that is being made ready, while Redis is lost."""
+        self._coming = ""
         self.complete = True
         """Whether nothing was let go that may not be stored: the bounds of what is kept were never reached."""
         self._doubts = asyncio.Event()
+        self._loss = asyncio.Event()
         self._kept: deque[tuple[int, int, Told]] = deque()
         self._weight = 0
         self._resting = 0
         self._ahead_ms = 0
         self._under_way: set[object] = set()
         self._answers_since_s = -math.inf
+
+    @property
+    def coming(self) -> str:
+        """The epoch of the life that is being made ready, while Redis is lost; otherwise empty."""
+        return self._coming
+
+    @coming.setter
+    def coming(self, epoch: str) -> None:
+        self._coming = epoch
+        if epoch:
+            self._loss.set()
+        else:
+            self._loss.clear()
+
+    async def lost(self) -> None:
+        """Waits until a life is being made ready."""
+        await self._loss.wait()
 
     @property
     def is_lost(self) -> bool:
