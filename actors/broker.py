@@ -1,15 +1,16 @@
 """Dramatiq's broker over Redis, woken instead of polling.
 
 A stock consumer asks Redis ten times a second to be quick; for the six queues of one process that is a tenth of a core
-while nothing happens. Ours waits for a word on `<namespace>:wake`, which every call publishes, and asks by itself only
-now and then, should a word be lost. Delays and retries are not Dramatiq's here (docs/adr/0002), so the delay queues and
-their consumers are left out.
+while nothing happens. Ours waits for a word on `<namespace>:wake`, which every call publishes. Should a word be lost,
+the call is found by one look at all queues; a consumer asks by itself only to be known as alive. Delays and retries are
+not Dramatiq's here (docs/adr/0002), so the delay queues and their consumers are left out.
 """
 
+import asyncio
 import threading
 from collections import defaultdict
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Collection
+from typing import Any, Final
 
 import dramatiq
 from dramatiq import Message, MessageProxy
@@ -17,14 +18,22 @@ from dramatiq.brokers.redis import RedisBroker, _RedisConsumer
 from dramatiq.errors import ConnectionClosed, DecodeError
 from loguru import logger
 
-from tocsin.actors.outages import say
+from tocsin.actors.outages import say, say_failed
 from tocsin.domain.errors import RedisAway, Unavailable
-from tocsin.storage.calls import correlation
+from tocsin.storage.calls import Calls, correlation
 from tocsin.storage.keys import Keys
 from tocsin.storage.redis import told
 
-IDLE_S = 2.0
-"""How long a consumer waits for a word before it looks by itself."""
+IDLE_S = 15.0
+"""How long a consumer waits for a word before it looks by itself. After a minute Dramatiq takes a process that asks for
+nothing for dead."""
+AWAY_S = 2.0
+"""How long it waits where Redis did not answer."""
+LOOK_S = 2.0
+"""How long a call may wait whose word was lost."""
+_TIDIES: Final = 7_500
+"""Of a million of its questions, how many let Redis look for what dead processes had taken. Dramatiq's own thousand are
+for consumers that ask ten times a second."""
 
 
 class Correlation(dramatiq.Middleware):
@@ -40,17 +49,19 @@ class WakingConsumer(_RedisConsumer):
     def __next__(self) -> Any:
         bell = self.broker.bell(self.queue_name)
         bell.clear()
-        message = None
+        message, wait_s = None, IDLE_S
         try:
             with told():
                 message = self._next_at_once()
         except ConnectionClosed:
             # Dramatiq would say so for every queue, every few seconds.
+            wait_s = AWAY_S
             say("the taking of calls", RedisAway("Redis does not answer"))
         except Unavailable as error:
+            wait_s = AWAY_S
             say("the taking of calls", error)
         if message is None:
-            bell.wait(IDLE_S)
+            bell.wait(wait_s)
         return message
 
     def ack(self, message: Any) -> None:
@@ -114,7 +125,11 @@ class WakingBroker(RedisBroker):
     def __init__(self, client: Any, keys: Keys) -> None:
         self._bells: dict[str, threading.Event] = defaultdict(threading.Event)
         super().__init__(  # type: ignore[no-untyped-call]
-            client=client, namespace=keys.dramatiq, middleware=[Correlation()], dead_message_ttl=3_600_000
+            client=client,
+            namespace=keys.dramatiq,
+            middleware=[Correlation()],
+            dead_message_ttl=3_600_000,
+            maintenance_chance=_TIDIES,
         )
 
     @property
@@ -139,3 +154,16 @@ class WakingBroker(RedisBroker):
             self.emit_before("declare_queue", queue_name)
             self.queues.add(queue_name)
             self.emit_after("declare_queue", queue_name)
+
+    async def watch(self, calls: Calls, queues: Collection[str]) -> None:
+        """Wakes those of `queues` in which calls wait, again and again until it is cancelled: their consumers may not
+        have heard. One question for all of them, where consumers would ask one by one."""
+        while True:
+            await asyncio.sleep(LOOK_S)
+            try:
+                for queue in await calls.waiting(queues):
+                    self.wake(queue)
+            except Unavailable as error:
+                say("the taking of calls", error)
+            except Exception:
+                say_failed("looking for calls that wait")

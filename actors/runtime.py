@@ -14,7 +14,6 @@ from typing import Any, Final
 from uuid import uuid4
 
 import dramatiq
-from dramatiq import Worker
 from loguru import logger
 from prometheus_client import CollectorRegistry
 
@@ -33,6 +32,7 @@ from tocsin.actors.rebuild import Rebuilder
 from tocsin.actors.reconcile import Reconciler
 from tocsin.actors.route import route
 from tocsin.actors.send import Lane
+from tocsin.actors.worker import WakingWorker
 from tocsin.channels.contract import BuildContext, Sender, rate_of
 from tocsin.channels.registry import build_senders
 from tocsin.domain.delivery import Channel
@@ -43,7 +43,6 @@ from tocsin.storage.postgres import Postgres
 from tocsin.storage.redis import connect_broker
 from tocsin.storage.store import Store
 
-_WORKER_WAKES_MS: Final = 500
 _LOOK_AGAIN_S: Final = 0.05
 _STORE_S: Final = 4.0
 """What is kept of the time to stop for recording what was sent, and for the journal."""
@@ -71,7 +70,7 @@ class Runtime:
         self._counters = SendCounters(registry)
         self._stored = StoredCounters(registry)
         self._wanted = tuple(wanted)
-        self._workers: list[Worker] = []
+        self._workers: list[WakingWorker] = []
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -87,12 +86,7 @@ class Runtime:
         self._declare_actors()
         self._broker.emit_after("process_boot")
         for queue in queues.worked_on(self._wanted):
-            worker = Worker(
-                self._broker,
-                queues={queue},
-                worker_threads=self._threads(queue),
-                worker_timeout=_WORKER_WAKES_MS,
-            )
+            worker = WakingWorker(self._broker, queue, self._threads(queue))
             worker.start()
             self._workers.append(worker)
         self._loop.run(self._watch_clock())
@@ -151,6 +145,7 @@ class Runtime:
         self._tasks = [
             asyncio.create_task(watch(self._store, self._providers, self._rates)),
             asyncio.create_task(self._store.calls.listen(self._broker.wake)),
+            asyncio.create_task(self._broker.watch(self._store.calls, queues.worked_on(self._wanted))),
             asyncio.create_task(self._store.keeper.run()),
             asyncio.create_task(rebuilder.watch()),
         ]

@@ -6,7 +6,7 @@ A call carries no state; a lost one is made again by whoever looks at the time i
 import asyncio
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextvars import ContextVar
 from typing import Any
 
@@ -14,6 +14,7 @@ from dramatiq import Message
 from redis.exceptions import RedisError
 
 from tocsin.storage.keys import Keys
+from tocsin.storage.redis import told
 from tocsin.storage.scripts import Scripts, Step
 
 correlation: ContextVar[str] = ContextVar("correlation", default="-")
@@ -57,7 +58,7 @@ class Calls:
 
     async def listen(self, wake: Callable[[str], None]) -> None:
         """Tells `wake` every queue that a call was put into, until it is cancelled. A word that is lost while Redis is
-        away is no harm: consumers look by themselves too."""
+        away is no harm: who looks for what waits finds the call."""
         while True:
             try:
                 async with self._client.pubsub() as subscription:
@@ -67,3 +68,12 @@ class Calls:
                             wake(message["data"])
             except (RedisError, OSError):
                 await asyncio.sleep(_AWAY_S)
+
+    async def waiting(self, queues: Collection[str]) -> list[str]:
+        """Those of `queues` in which calls wait. Raises RedisAway."""
+        with told():
+            async with self._client.pipeline(transaction=False) as pipeline:
+                for queue in queues:
+                    pipeline.llen(f"{self._keys.dramatiq}:{queue}")
+                lengths = await pipeline.execute()
+        return [queue for queue, length in zip(queues, lengths, strict=True) if length]

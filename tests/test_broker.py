@@ -1,24 +1,30 @@
 """How calls are taken from Redis."""
 
+import asyncio
+import threading
+import time
 import uuid
 from collections.abc import Iterator
 
 import dramatiq
 import fakeredis
 import pytest
-from dramatiq import Message, Worker
+from dramatiq import Message
 from loguru import logger
 
 from tests.program import eventually
 from tocsin.actors import broker as brokers
 from tocsin.actors import outages
 from tocsin.actors.broker import WakingBroker
+from tocsin.actors.worker import WakingWorker
+from tocsin.storage.calls import Calls
 from tocsin.storage.keys import Keys
 from tocsin.storage.redis import connect_broker
+from tocsin.storage.scripts import Scripts
 
 
 def test_that_redis_is_away_is_said_once_for_all_queues(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(brokers, "IDLE_S", 0.01)
+    monkeypatch.setattr(brokers, "AWAY_S", 0.01)
     monkeypatch.setattr(outages, "_said", {})
     lines: list[str] = []
     sink = logger.add(lambda message: lines.append(str(message)))
@@ -34,13 +40,14 @@ def test_that_redis_is_away_is_said_once_for_all_queues(monkeypatch: pytest.Monk
 class Called:
     """A worker of one queue on a Redis of its own, and what was called."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(brokers, "IDLE_S", 0.02)
-        self.client = fakeredis.FakeRedis()
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, idle_s: float = 0.02) -> None:
+        monkeypatch.setattr(brokers, "IDLE_S", idle_s)
+        self.server = fakeredis.FakeServer()
+        self.client = fakeredis.FakeRedis(server=self.server)
         self.broker = WakingBroker(self.client, Keys("t", "notifications"))
         self.seen: list[str] = []
         dramatiq.actor(self.seen.append, actor_name="note", queue_name="q", broker=self.broker)
-        self.worker = Worker(self.broker, queues={"q"}, worker_threads=1, worker_timeout=50)
+        self.worker = WakingWorker(self.broker, "q", 1)
         self.worker.start()
 
     def put(self, *arguments: str, actor: str = "note", data: bytes | None = None, **options: object) -> str:
@@ -50,6 +57,14 @@ class Called:
         self.client.hset("t:dramatiq:q.msgs", identifier, message.encode() if data is None else data)
         self.client.rpush("t:dramatiq:q", identifier)
         return identifier
+
+    def stop(self) -> None:
+        stopping = threading.Thread(target=self.worker.stop)
+        stopping.start()
+        while stopping.is_alive():
+            self.broker.wake_all()
+            stopping.join(0.02)
+        self.broker.close()
 
     def has_seen(self, *wanted: str) -> bool:
         eventually(lambda: len(self.seen) >= len(wanted), limit_s=10)
@@ -65,8 +80,7 @@ class Called:
 def called(monkeypatch: pytest.MonkeyPatch) -> Iterator[Called]:
     made = Called(monkeypatch)
     yield made
-    made.worker.stop()
-    made.broker.close()
+    made.stop()
 
 
 @pytest.mark.parametrize(
@@ -118,3 +132,40 @@ def test_a_call_with_wrong_arguments_holds_nobody_up(called: Called) -> None:
     called.put("two")
     assert called.has_seen("two")
     assert called.leftovers() == set()
+
+
+def test_threads_that_wait_for_a_call_end_at_once_when_their_worker_stops(called: Called) -> None:
+    called.put("one")
+    assert called.has_seen("one")
+    began_s = time.monotonic()
+    called.worker.stop()
+    assert time.monotonic() - began_s < 5, "left alone a thread sleeps for a minute"
+    assert not [thread for thread in called.worker.workers if thread.is_alive()]
+
+
+def test_threads_that_wait_for_a_call_are_not_woken_meanwhile(called: Called) -> None:
+    woken: list[float | None] = []
+    queue = called.worker.work_queue
+    called.put("one")
+    assert called.has_seen("one")
+    waits = queue.not_empty.wait
+    queue.not_empty.wait = lambda limit_s=None: woken.append(limit_s) or waits(limit_s)  # type: ignore[method-assign]
+    called.put("two")
+    assert called.has_seen("one", "two")
+    eventually(lambda: bool(woken), limit_s=10)
+    assert min(limit_s or 0 for limit_s in woken) >= 30
+
+
+async def test_a_call_whose_word_was_lost_is_found_while_its_consumer_sleeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(brokers, "LOOK_S", 0.02)
+    called = Called(monkeypatch, idle_s=60)
+    asleep = called.broker.bell("q")._cond._waiters  # type: ignore[attr-defined]
+    await asyncio.to_thread(eventually, lambda: bool(asleep))
+    called.put("one")
+    client = fakeredis.FakeAsyncRedis(server=called.server, decode_responses=True)
+    keys = Keys("t", "notifications")
+    watching = asyncio.create_task(called.broker.watch(Calls(client, Scripts(client, keys), keys), ["q", "other"]))
+    assert await asyncio.to_thread(called.has_seen, "one")
+    watching.cancel()
+    await client.aclose()
+    await asyncio.to_thread(called.stop)
