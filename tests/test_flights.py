@@ -17,6 +17,7 @@ from tocsin.domain.plan import Priority, Step
 from tocsin.storage.flight_parts import Ending
 from tocsin.storage.inbox import entry
 from tocsin.storage.redis import connect
+from tocsin.storage.routed import parts
 
 
 async def started(bench: Bench) -> list[str]:
@@ -63,6 +64,37 @@ async def test_an_event_is_fanned_out_page_by_page_and_says_when_it_is_complete(
     listed = [notification[1] for fact in await bench.facts() if fact["f"] == "routed" for notification in fact["n"]]
     assert sorted(listed) == sorted(users)
     assert await bench.leftovers() == set()
+
+
+async def test_each_gets_the_plan_and_the_addresses_that_are_theirs(bench: Bench) -> None:
+    """However many plans there are, in whatever order, and whatever an address is written with."""
+    event, users = (
+        an_event(Step(Channel.SMS, 0), Step(Channel.EMAIL, NEVER), recipient_count=4),
+        ("u1", "u2", "u3", "u4"),
+    )
+    await bench.flights.accept(event, people(*users), None)
+    await bench.flights.take_page(event, "0")
+    one, two, three, four = (routing(event, user) for user in users)
+    unreachable = tuple(replace(step, reason=Reason.NO_ADDRESS) for step in two.plan)
+    odd = ('1\n"2"', "ä, b@example.org")
+    planned = [
+        one,
+        two._replace(plan=unreachable, addresses=(None, None)),
+        three._replace(plan=one.plan, addresses=odd),
+    ]
+    await route_chunk(bench.flights, event, 0, [*planned, four._replace(plan=unreachable, addresses=("", None))])
+    (fact,) = [fact for fact in await bench.facts() if fact["f"] == "routed"]
+    courses, notes = parts(fact)
+    told = {user: ([step[2] for step in courses[course][1]], *given) for _, user, course, *given in notes}
+    reached, not_reached = ["QUEUED", "SCHEDULED"], ["SUPPRESSED", "SUPPRESSED"]
+    assert told == {
+        "u1": (reached, "SMS-of-u1", "EMAIL-of-u1"),
+        "u2": (not_reached, None, None),
+        "u3": (reached, *odd),
+        "u4": (not_reached, "", None),
+    }
+    assert {note[1]: note[0] for note in notes} == {each.user: each.notification for each in (one, two, three, four)}
+    assert {claim.user for claim in await bench.claim(Channel.SMS)} == {"u1", "u3"}
 
 
 async def test_a_page_is_made_once_by_two_that_ask_for_it(bench: Bench) -> None:
