@@ -72,8 +72,8 @@ class Store:
         self._scripts = scripts
         self.settings = settings
         self.postgres = postgres
-        rules = settings.breaker
-        breaker = BreakerRules(rules.failures, rules.rest, rules.cap, rules.successes)
+        section = settings.breaker
+        breaker = BreakerRules(section.failures, section.rest, section.cap, section.successes)
         self.flights = Flights(client, scripts, keys, inbox, breaker)
         self.attempts = Attempts(scripts, breaker)
         self.breakers = Breakers(client, keys)
