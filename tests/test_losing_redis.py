@@ -27,6 +27,9 @@ def environ(sandbox: Sandbox, redis_url: str, postgres_url: str) -> dict[str, st
         TOCSIN_EMAIL__SMTP__TIMEOUT="1s",
         TOCSIN_SMS__TWILIO__TIMEOUT="1s",
         TOCSIN_PUSH__FCM__TIMEOUT="1s",
+        TOCSIN_RETRY__BASE="200ms",
+        TOCSIN_BREAKER__REST="1s",
+        TOCSIN_BREAKER__CAP="2s",
     )
 
 
