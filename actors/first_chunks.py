@@ -30,11 +30,13 @@ async def begin(store: Store, events: Sequence[UUID]) -> list[UUID]:
 
 async def _route(store: Store, begun: Mapping[UUID, First]) -> None:
     """Routes what was made. Whom Redis knows does not wait for what Postgres says of others."""
-    chunks = [first.chunk for first in begun.values() if first.chunk is not None]
+    known, others = list[Chunk](), list[Chunk]()
+    for chunk in (first.chunk for first in begun.values() if first.chunk is not None):
+        (known if _has_all_contacts(chunk) else others).append(chunk)
     unread = [(event, first.page.chunk) for event, first in begun.items() if first.chunk is None]
     await asyncio.gather(
-        _route_some(store, [chunk for chunk in chunks if _has_all_contacts(chunk)]),
-        _route_some(store, [chunk for chunk in chunks if not _has_all_contacts(chunk)]),
+        _route_some(store, known),
+        _route_some(store, others),
         *(route(store, str(event), number) for event, number in unread if number is not None),
     )
 

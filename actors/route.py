@@ -12,7 +12,7 @@ from tocsin.actors.outages import say
 from tocsin.domain import ids
 from tocsin.domain.delivery import Channel, Reason
 from tocsin.domain.errors import Unavailable
-from tocsin.domain.event import Contact, Event, Recipient, addresses_of, shown
+from tocsin.domain.event import Contact, Event, Recipient, addresses_of, devices_as_address
 from tocsin.domain.plan import Plan, PlannedStep, plan_for
 from tocsin.domain.preferences import allows
 from tocsin.storage.calls import correlation
@@ -123,7 +123,7 @@ class _Planner:
         active: bool = True,
         opt_outs: Sequence[str] = (),
     ) -> Routing:
-        given = (shown(devices), phone or None, email or None)
+        given = (devices_as_address(devices), phone or None, email or None)
         alike = (devices > 0, not phone, not email, known, active, *opt_outs)
         plan = self._plans.get(alike)
         if plan is None:

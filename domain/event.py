@@ -91,7 +91,7 @@ class Event(BaseModel):
     """What tells it from another one with its key; never None where it has one."""
 
 
-def shown(devices: int) -> str | None:
+def devices_as_address(devices: int) -> str | None:
     """The address that push shows of so many devices."""
     return f"{devices} device{'s' if devices > 1 else ''}" if devices else None
 
@@ -99,7 +99,7 @@ def shown(devices: int) -> str | None:
 def addresses_of(user: str, devices: int, phone: str | None, email: str | None) -> dict[Channel, str]:
     """The address that each channel would use, of those that reach a person."""
     found: dict[Channel, str] = {Channel.IN_APP: user}
-    if reached := shown(devices):
+    if reached := devices_as_address(devices):
         found[Channel.PUSH] = reached
     if phone:
         found[Channel.SMS] = phone

@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Any
 
 from tocsin.domain.errors import Overloaded
+from tocsin.domain.setting_sections import RedisSettings
 from tocsin.storage.keys import Keys
 from tocsin.storage.redis import info, told
 
@@ -34,6 +35,17 @@ class Marks:
     shares: Mapping[Work, float]
     journal: Mapping[Work, int]
     most: int | None = None
+
+    @classmethod
+    def of(cls, given: RedisSettings) -> "Marks":
+        """As the settings have them."""
+        shares = {
+            Work.ACCEPT: given.max_memory_share,
+            Work.PLAN: given.plan_memory_share,
+            Work.SEND: given.claim_memory_share,
+        }
+        journal = {Work.PLAN: given.plan_journal, Work.ACCEPT: given.max_journal, Work.SEND: 2 * given.max_journal}
+        return cls(shares, journal, given.max_memory)
 
 
 class MemoryGuard:

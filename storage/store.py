@@ -14,7 +14,6 @@ from loguru import logger
 from tocsin.domain.breaker import BreakerRules
 from tocsin.domain.errors import PostgresAway, RedisAway, Unavailable
 from tocsin.domain.event import Event, Recipient
-from tocsin.domain.setting_sections import RedisSettings
 from tocsin.domain.settings import Settings
 from tocsin.storage import bad_facts, installation, users
 from tocsin.storage.accepted import Accepted, Idempotency
@@ -93,7 +92,7 @@ class Store:
         self.keys_mirror = KeysMirror(client, keys)
         self.people = People(self.flights, self.profiles, postgres)
         self.stops = Stops(client, keys, scripts, self.flights, self.people)
-        self.memory = MemoryGuard(client, keys, _marks(settings.redis))
+        self.memory = MemoryGuard(client, keys, Marks.of(settings.redis))
         name = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}"
         self.keeper = LifeKeeper(life, scripts, postgres, name)
         self._entrance = Entrance(scripts, self.flights, self.calls)
@@ -277,16 +276,6 @@ class Store:
     async def once(self, name: str, every_ms: int) -> bool:
         """Whether nobody was told so of `name` in the last `every_ms`. Raises RedisAway."""
         return await self._locks.once(name, every_ms)
-
-
-def _marks(given: RedisSettings) -> Marks:
-    shares = {
-        Work.ACCEPT: given.max_memory_share,
-        Work.PLAN: given.plan_memory_share,
-        Work.SEND: given.claim_memory_share,
-    }
-    journal = {Work.PLAN: given.plan_journal, Work.ACCEPT: given.max_journal, Work.SEND: 2 * given.max_journal}
-    return Marks(shares, journal, given.max_memory)
 
 
 def _listed(entries: Sequence[Entry]) -> Iterable[tuple[str, str, str, int, bool]]:

@@ -72,6 +72,14 @@ async def open_store(redis_url: str, postgres_url: str, more: Mapping[str, Any] 
         await postgres.close()
 
 
+@asynccontextmanager
+async def open_without_postgres(redis_url: str) -> AsyncIterator[Store]:
+    """A store whose Postgres does not answer, and whose Redis is not asked which life it is in."""
+    async with open_store(redis_url, NOWHERE) as made:
+        made.life.adopt("", 0)
+        yield made
+
+
 async def read_times(store: Store, user: str, notifications: Sequence[UUID]) -> dict[UUID, int | None]:
     """When a user's notifications were read, those that are stored."""
     return await store.postgres.call(queries.read_times, user, notifications)

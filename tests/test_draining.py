@@ -10,7 +10,7 @@ import psycopg2
 import pytest
 
 from tests.scenes import an_event, routed
-from tests.stored import NOWHERE, open_store, read_times
+from tests.stored import open_store, open_without_postgres, read_times
 from tocsin.actors.jobs import Jobs
 from tocsin.actors.persist import Persister
 from tocsin.domain.delivery import Channel
@@ -29,13 +29,6 @@ LATER = Step(Channel.SMS, 3_600_000)
 @pytest.fixture
 async def store(redis_url: str, postgres_url: str) -> AsyncIterator[Store]:
     async with open_store(redis_url, postgres_url) as made:
-        yield made
-
-
-@pytest.fixture
-async def without_postgres(redis_url: str) -> AsyncIterator[Store]:
-    async with open_store(redis_url, NOWHERE) as made:
-        made.life.adopt("", 0)
         yield made
 
 
@@ -90,12 +83,12 @@ async def test_the_last_drain_of_a_process_ends_though_more_keeps_coming(
     await asyncio.wait_for(Persister(store, "one").drain(limit_s=0.1), 5)
 
 
-async def test_nobody_waits_for_a_drain_into_a_postgres_that_is_away(without_postgres: Store) -> None:
-    store = without_postgres
-    await routed(store.flights, an_event(NOW), "u1")
-    with pytest.raises(Unavailable):
-        await store.postgres.ping()
-    assert not await asyncio.wait_for(store.caught_up(limit_s=60), 1)
+async def test_nobody_waits_for_a_drain_into_a_postgres_that_is_away(redis_url: str) -> None:
+    async with open_without_postgres(redis_url) as store:
+        await routed(store.flights, an_event(NOW), "u1")
+        with pytest.raises(Unavailable):
+            await store.postgres.ping()
+        assert not await asyncio.wait_for(store.caught_up(limit_s=60), 1)
 
 
 async def test_at_the_memory_limit_the_journal_is_drained_without_a_call(store: Store) -> None:

@@ -8,7 +8,7 @@ import pytest
 from loguru import logger
 
 from tests.scenes import an_event, people, routed
-from tests.stored import NOWHERE, ask, open_store
+from tests.stored import ask, open_store, open_without_postgres
 from tocsin.actors.fan_out import fan_out
 from tocsin.actors.jobs import Jobs
 from tocsin.actors.persist import Persister
@@ -27,13 +27,6 @@ SMS_NOW = Step(Channel.SMS, 0)
 @pytest.fixture
 async def store(redis_url: str, postgres_url: str) -> AsyncIterator[Store]:
     async with open_store(redis_url, postgres_url) as made:
-        yield made
-
-
-@pytest.fixture
-async def without_postgres(redis_url: str) -> AsyncIterator[Store]:
-    async with open_store(redis_url, NOWHERE) as made:
-        made.life.adopt("", 0)
         yield made
 
 
@@ -101,9 +94,9 @@ async def test_that_redis_is_away_is_said_once_and_not_for_every_event(store: St
     assert len([line for line in lines if "Redis" in line]) == 1
 
 
-async def test_a_redis_that_came_later_may_keep_events_alone(without_postgres: Store) -> None:
-    store = without_postgres
-    store._intake.redis_is_durable = False
-    await store._client.config_set("appendonly", "yes")
-    taken = await store.accept(an_event(NOW), people("u1"), None)
-    assert taken.durability == "redis"
+async def test_a_redis_that_came_later_may_keep_events_alone(redis_url: str) -> None:
+    async with open_without_postgres(redis_url) as store:
+        store._intake.redis_is_durable = False
+        await store._client.config_set("appendonly", "yes")
+        taken = await store.accept(an_event(NOW), people("u1"), None)
+        assert taken.durability == "redis"
